@@ -1,0 +1,1 @@
+"""The node: command line, configuration, catalog, router, HTTP, metrics."""

@@ -1,0 +1,109 @@
+"""The seam between HTTP and the node: what a request asks, what an answer says.
+
+`d1server.web` turns bytes into a `QueryRequest` and an `Answer` into bytes; the node
+decides where the request is served and runs it. Neither side knows the other's insides.
+
+Invariants:
+
+1. Every `Answer.body` is a complete D1 envelope in JSON, also for an error.
+2. `QueryService.answer_now` never blocks and never waits; it returns None for what it
+   cannot answer at once, and has then changed nothing.
+3. `QueryService.answer` is cancelled when the client hangs up. A write that has begun
+   to commit is not undone by that; whoever retries it needs an idempotency key.
+
+Owned by nobody: these are values and protocols. Everything here runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from proto.api import Shape, Statement
+    from proto.tokens import Bookmark
+
+
+class Constraint(enum.Enum):
+    """How fresh the state must be that a request reads."""
+
+    NONE = "none"  # no session: always the primary
+    UNCONSTRAINED = "first-unconstrained"  # whatever this node has
+    PRIMARY = "first-primary"  # the primary's newest
+    BOOKMARK = "bookmark"  # at least `QueryRequest.bookmark`
+
+
+class OnTimeout(enum.Enum):
+    """What becomes of a read whose bookmark did not arrive in time."""
+
+    PRIMARY = "primary"  # forward it
+    STALE = "stale"  # answer from what is there, and say so in `meta`
+    ERROR = "error"  # refuse
+
+
+@dataclass(slots=True, kw_only=True)
+class QueryRequest:
+    """One decoded query: a transaction of one or more statements, and its session's wishes."""
+
+    database: str
+    statements: tuple[Statement, ...]  # at least one
+    shape: Shape
+    constraint: Constraint
+    bookmark: Bookmark | None  # set exactly when `constraint` is BOOKMARK
+    max_wait_s: float | None  # None: the node's default
+    on_timeout: OnTimeout
+    idempotency_key: str | None
+    hops: int  # nodes that have forwarded it already
+    body: bytes  # as received, for forwarding
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back to the client, apart from the framing of HTTP."""
+
+    status: int
+    body: bytes
+    bookmark: str | None
+    should_retry: bool | None = None  # x-should-retry; None: say nothing
+    retry_after_s: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class AdminRequest:
+    """One administration call. `op` is one of ADMIN_OPS."""
+
+    op: str
+    database: str  # name; empty for "list"; for "create" it stands in `body`
+    body: bytes
+    hops: int
+
+
+ADMIN_OPS = frozenset({"create", "list", "info", "delete", "vacuum"})
+
+
+class QueryService(Protocol):
+    """Runs queries; the node's side of the seam."""
+
+    def answer_now(self, request: QueryRequest) -> Answer | None:
+        """Answer inline in the event loop, or return None: then `answer` must be awaited."""
+
+    async def answer(self, request: QueryRequest) -> Answer:
+        """Answer whatever the request is. Cancelled when the client hangs up."""
+
+
+class NodeView(Protocol):
+    """What HTTP sees of a node."""
+
+    @property
+    def queries(self) -> QueryService:
+        """Where queries go."""
+
+    def status(self) -> dict[str, object]:
+        """Return what `/status` shows, ready for JSON."""
+
+    def readiness(self) -> tuple[bool, list[str]]:
+        """Return whether the node may be sent requests, and why not."""
+
+    async def administer(self, request: AdminRequest) -> Answer:
+        """Run one administration call; a replica forwards it."""
