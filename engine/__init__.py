@@ -1,0 +1,1 @@
+"""One SQLite database: connections, statements, capture, injection, checksums, the log."""
