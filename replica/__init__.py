@@ -1,0 +1,1 @@
+"""The following side of a node: receive, apply, wait, bootstrap, forward."""
