@@ -1,0 +1,183 @@
+"""Starts and stops the nodes of a run: real processes, real links, loopback only."""
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import processes, workloads
+from bench.client import NodeClient
+
+HOST = "127.0.0.1"
+START_S_MAX = 60.0
+STOP_S_MAX = 20.0
+SCRATCH = Path(__file__).parent / "scratch"  # not /tmp: often a tmpfs, where fdatasync is free
+
+
+class NodeFailed(Exception):
+    """A node did not start, or ended by itself; the message holds the end of its log."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One running node."""
+
+    role: str
+    port: int
+    folder: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """The process that serves (there is no supervisor in between)."""
+        return self.process.pid
+
+    def client(self) -> NodeClient:
+        """Return a new connection to this node."""
+        return NodeClient(HOST, self.port)
+
+    def check_alive(self) -> None:
+        """Raise NodeFailed if the process has ended."""
+        if self.process.poll() is not None:
+            raise NodeFailed(f"the {self.role} ended ({self.process.returncode}):{self._log_end()}")
+
+    def wait_ready(self) -> None:
+        """Return once the node says that it is ready to serve."""
+        deadline = time.monotonic() + START_S_MAX
+        while time.monotonic() < deadline:
+            self.check_alive()
+            client = self.client()
+            try:
+                if client.status_of("/readyz") == 200:
+                    return
+            except OSError:  # not listening yet
+                pass
+            finally:
+                client.close()
+            time.sleep(0.05)
+        raise NodeFailed(f"the {self.role} is not ready after {START_S_MAX} s:{self._log_end()}")
+
+    def stop(self) -> None:
+        """Stop the node as an operator would; kill it if it does not obey."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(STOP_S_MAX)
+
+    def _log_end(self) -> str:
+        return "\n" + self.log.read_text(errors="replace")[-4000:]
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A primary and one replica that follows it."""
+
+    folder: Path
+    primary: Node
+    replica: Node
+
+    def wait_caught_up(self, database: str, bookmark: str) -> None:
+        """Return once the replica has applied `bookmark` (a read that carries it waits)."""
+        client = self.replica.client()
+        deadline = time.monotonic() + START_S_MAX
+        try:
+            while client.query(database, "SELECT 1", bookmark=bookmark).bookmark < bookmark:
+                if time.monotonic() > deadline:
+                    raise NodeFailed(f"the replica has not reached {bookmark}")
+        finally:
+            client.close()
+
+
+@contextlib.contextmanager
+def open_cluster(
+    *,
+    flags: Sequence[str] = (),
+    primary_command: Sequence[str] = ("-m", "d1server"),
+    replica_command: Sequence[str] = ("-m", "d1server"),
+) -> Iterator[Cluster]:
+    """Start a primary and a replica with empty data directories; stop and erase them after.
+
+    `flags` go to both nodes. The commands are what the interpreter is to run before the
+    node's own arguments: the profiler puts itself in between there.
+    """
+    SCRATCH.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=SCRATCH))
+    link = f"{HOST}:{free_port()}"
+    nodes: list[Node] = []
+    try:
+        primary = _start(
+            folder,
+            "primary",
+            [*primary_command, "primary", "--replication", link, "--region", "ENAM", *flags],
+        )
+        nodes.append(primary)
+        primary.wait_ready()
+        replica = _start(
+            folder,
+            "replica",
+            [*replica_command, "replica", "--primary", link, "--region", "WEUR", *flags],
+        )
+        nodes.append(replica)
+        replica.wait_ready()
+        yield Cluster(folder, primary, replica)
+    finally:
+        for node in reversed(nodes):
+            node.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path, role: str, command: Sequence[str]) -> Node:
+    port = free_port()
+    data, log = folder / role, folder / f"{role}.log"
+    arguments = [*command, "--data-dir", str(data), "--listen", f"{HOST}:{port}"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT
+        )
+    return Node(role, port, data, log, process)
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def fill(cluster: Cluster) -> str:
+    """Create the database of the throughput runs; return the bookmark of its last row."""
+    client = cluster.primary.client()
+    try:
+        client.create(workloads.DATABASE)
+        client.batch(workloads.DATABASE, [(workloads.SCHEMA_SQL, ()), (workloads.ADDED_SQL, ())])
+        bookmark = ""
+        last = workloads.FIRST_ID + workloads.ROWS
+        for first in range(workloads.FIRST_ID, last, workloads.FILL_ROWS):
+            bounds = (first, min(first + workloads.FILL_ROWS, last) - 1)
+            bookmark = client.query(workloads.DATABASE, workloads.FILL_SQL, bounds).bookmark
+    finally:
+        client.close()
+    cluster.wait_caught_up(workloads.DATABASE, bookmark)
+    return bookmark
+
+
+def place_cluster(
+    cluster: Cluster, measured: Node, placement: processes.Placement
+) -> tuple[int, ...]:
+    """Give `measured` the server's cores and the other node the other cores."""
+    for node in (cluster.primary, cluster.replica):
+        cores = placement.server if node is measured else placement.other
+        processes.place(node.pid, cores)
+    return placement.server

@@ -1,0 +1,109 @@
+"""What a process has used, and on which core it may run. Reads /proc: Linux only."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Which cores each process of a run may use; equal tuples mean that they share."""
+
+    server: tuple[int, ...]  # the node that is measured
+    generator: tuple[int, ...]  # load generator and lag probe
+    other: tuple[int, ...]  # the other node: replica of a write run, primary of a replica's reads
+
+
+def default_placement(cores: Iterable[int]) -> Placement:
+    """Give the server a core of its own, and share the rest as well as it can be shared."""
+    usable = tuple(sorted(cores))
+    if len(usable) < 2:
+        return Placement(server=usable, generator=usable, other=usable)
+    if len(usable) == 2:
+        return Placement(server=usable[:1], generator=usable[1:], other=usable[1:])
+    return Placement(server=usable[:1], generator=usable[1:2], other=usable[2:3])
+
+
+def place(pid: int, cores: Sequence[int]) -> None:
+    """Pin every thread of `pid` to `cores`; threads that it starts later inherit the pin."""
+    for task in (_PROC / str(pid) / "task").iterdir():
+        try:
+            os.sched_setaffinity(int(task.name), cores)
+        except ProcessLookupError:  # a thread that ended while we looked
+            continue
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds (user and system, all threads) that `pid` has used."""
+    return _cpu_s_of_stat((_PROC / str(pid) / "stat").read_text())
+
+
+def _cpu_s_of_stat(text: str) -> float:
+    fields = text[text.rindex(")") + 2 :].split()  # the command may hold spaces and brackets
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def cores_busy_s(cores: Sequence[int]) -> float:
+    """Return the seconds that `cores` have spent on anything but idling, since boot."""
+    return _busy_s_of_stat((_PROC / "stat").read_text(), cores)
+
+
+def _busy_s_of_stat(text: str, cores: Sequence[int]) -> float:
+    wanted = {f"cpu{core}" for core in cores}
+    busy = 0
+    for line in text.splitlines():
+        name, *ticks = line.split()
+        if name in wanted:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, ticks[:8])
+            busy += user + nice + system + irq + softirq + steal
+    return busy / _TICKS_PER_S
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the memory of `pid` that is in RAM now."""
+    return _status_bytes(pid, "VmRSS")
+
+
+def peak_rss_bytes(pid: int) -> int:
+    """Return the most RAM that `pid` has held since it started (or since `reset_peak`)."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def reset_peak(pid: int) -> None:
+    """Make `peak_rss_bytes` start again from what `pid` holds now."""
+    (_PROC / str(pid) / "clear_refs").write_text("5")
+
+
+def _status_bytes(pid: int, name: str) -> int:
+    for line in (_PROC / str(pid) / "status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {pid} has no {name}: it has ended")
+
+
+def open_files_below(pid: int, folder: Path) -> int:
+    """Return how many file descriptors of `pid` are files in `folder` or below."""
+    count = 0
+    for link in (_PROC / str(pid) / "fd").iterdir():
+        try:
+            target = link.readlink()
+        except FileNotFoundError:  # closed while we looked
+            continue
+        count += target.is_relative_to(folder)
+    return count
+
+
+def filesystem_of(path: Path) -> str:
+    """Return the type of the file system that holds `path` ("ext4", "tmpfs", ...)."""
+    best, kind = "", "unknown"
+    resolved = f"{path.resolve()}/"
+    for line in (_PROC / "mounts").read_text().splitlines():
+        _device, mount, name, *_ = line.split()
+        prefix = mount if mount.endswith("/") else f"{mount}/"
+        if resolved.startswith(prefix) and len(prefix) > len(best):
+            best, kind = prefix, name
+    return kind
