@@ -1,0 +1,290 @@
+"""What a node is told before it starts: one value, read once, passed down.
+
+A setting may stand in three places; the stronger one wins: a flag, then `D1SERVER_<NAME>`
+in the environment, then a key of the TOML file named by `--config`. `resolve` is pure: it
+takes the three as mappings and returns a `NodeConfig`, or raises `ConfigInvalid` with the
+place where the bad value stands.
+
+Unknown keys of the file are refused. Unknown variables are not: others may use the prefix
+(Kubernetes sets `D1SERVER_PORT` and more beside a service of that name).
+"""
+
+import dataclasses
+import difflib
+import enum
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+ENV_PREFIX: Final = "D1SERVER_"
+REPLICATION_PORT_OFFSET: Final = 100  # leaves room for replicas on the ports after the primary's
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+REGION_PATTERN: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
+SIZE_PATTERN: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
+SIZE_UNITS: Final = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024 * GIB}
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
+
+
+class ConfigInvalid(Exception):
+    """A setting is missing or wrong; the message names its place and says what is wanted."""
+
+
+class Role(enum.Enum):
+    """What a node is for its databases."""
+
+    PRIMARY = "primary"  # takes the writes
+    REPLICA = "replica"  # follows a primary
+
+
+class Address(NamedTuple):
+    """Where to listen or whom to call. Port 0: the system chooses."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Return the address in `host:port`, `[v6]:port` or `:port` (this machine only)."""
+        host, colon, port = text.strip().rpartition(":")
+        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            raise ValueError("wants HOST:PORT, such as 127.0.0.1:8787")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError("wants brackets around an IPv6 address, such as [::1]:8787")
+        if any(char.isspace() or char == "/" for char in host):
+            raise ValueError("wants HOST:PORT without a scheme, such as 127.0.0.1:8787")
+        return cls(host or "127.0.0.1", int(port))
+
+
+DEFAULT_LISTEN: Final = Address("127.0.0.1", 8787)  # from outside only if somebody says so
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Everything that a node is told."""
+
+    role: Role
+    data_dir: Path  # one node per folder
+    listen: Address = DEFAULT_LISTEN  # HTTP
+    replication: Address | None = None  # where replicas call; set exactly on a primary
+    primary: Address | None = None  # its replication address; set exactly on a replica
+    region: str = "ENAM"  # shown in `meta.served_by_region`
+    name: str  # shown in `meta.served_by` and in the primary's list of replicas
+    query_deadline_s: float = 30.0  # D1's own limit for one request
+    read_wait_s: float = 5.0  # then the request's own policy decides: primary, stale or error
+    body_bytes_max: int = 32 * MIB  # one request is in memory as a whole
+    log_bytes_max: int = 1 * GIB  # a replica further behind takes a snapshot
+    idle_close_s: float = 60.0  # then a database gives its connections and descriptors back
+    open_databases_max: int = 256  # bounds descriptors and page caches
+    ready_lag_s_max: float = 10.0  # a replica further behind tells load balancers so
+    log_level: str = "info"
+    log_format: str = "text"  # "json": one object per line, for collectors
+
+
+def _parse_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("wants text in quotes")
+    return value
+
+
+def _parse_address(value: object) -> Address:
+    return Address.parse(_parse_text(value))
+
+
+def _parse_path(value: object) -> Path:
+    text = str(value) if isinstance(value, Path) else _parse_text(value)
+    if not text or "\0" in text:
+        raise ValueError("wants a folder")
+    return Path(text).expanduser()
+
+
+def _parse_name(value: object) -> str:
+    text = _parse_text(value)
+    if not NAME_PATTERN.fullmatch(text):
+        raise ValueError("wants up to 63 letters, digits, '.', '_' or '-'")
+    return text
+
+
+def _parse_region(value: object) -> str:
+    text = _parse_text(value)
+    if not REGION_PATTERN.fullmatch(text):
+        raise ValueError("wants a region such as WNAM, ENAM, WEUR, EEUR, APAC, OC")
+    return text.upper()
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        text = _parse_text(value).lower()
+        if text not in choices:
+            raise ValueError(f"wants one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _seconds(least: float, most: float) -> Callable[[object], float]:
+    def parse(value: object) -> float:
+        try:
+            number = float(value) if isinstance(value, str | int | float) else None
+        except ValueError:
+            number = None
+        if number is None or isinstance(value, bool) or not least <= number <= most:
+            raise ValueError(f"wants seconds, from {least:g} to {most:g}")
+        return number
+
+    return parse
+
+
+def _count(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        text = str(value).strip()
+        is_number = text.isascii() and text.isdigit() and len(text) <= 18
+        if not is_number or not least <= int(text) <= most:
+            raise ValueError(f"wants a number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _size(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        match = SIZE_PATTERN.fullmatch(str(value).strip()) if len(str(value)) <= 32 else None
+        size = int(match[1]) * SIZE_UNITS[(match[2] or "B").lower()] if match else -1
+        if not least <= size <= most:
+            raise ValueError(f"wants a size from {least // KIB} KiB to {most // MIB} MiB")
+        return size
+
+    return parse
+
+
+PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
+    "data_dir": _parse_path,
+    "listen": _parse_address,
+    "replication": _parse_address,
+    "primary": _parse_address,
+    "region": _parse_region,
+    "name": _parse_name,
+    "query_deadline_s": _seconds(0.01, 3600),
+    "read_wait_s": _seconds(0, 3600),
+    "body_bytes_max": _size(KIB, GIB),
+    "log_bytes_max": _size(MIB, 1024 * GIB),
+    "idle_close_s": _seconds(0.1, 86400),
+    "open_databases_max": _count(1, 100_000),
+    "ready_lag_s_max": _seconds(0.1, 86400),
+    "log_level": _one_of(LOG_LEVELS),
+    "log_format": _one_of(LOG_FORMATS),
+}
+
+
+def flag(setting: str) -> str:
+    """Return how a setting is spelled on the command line."""
+    return "--" + setting.replace("_", "-")
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """Return the keys of a TOML file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigInvalid(f"--config: cannot read {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigInvalid(f"--config: {path} is no TOML: {exc}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as it was given, and the place to name if it is wrong."""
+
+    value: object
+    place: str
+
+
+def _gather(
+    flags: Mapping[str, object], env: Mapping[str, str], file: Mapping[str, object], file_name: str
+) -> dict[str, _Given]:
+    """Return the strongest value of each setting that was given at all."""
+    given = {}
+    for setting in PARSERS:
+        variable = ENV_PREFIX + setting.upper()
+        if setting in file:
+            given[setting] = _Given(file[setting], f"{file_name}: {setting}")
+        if env.get(variable):  # compose files pass an unset variable as an empty one
+            given[setting] = _Given(env[variable], variable)
+        if flags.get(setting) is not None:
+            given[setting] = _Given(flags[setting], flag(setting))
+    return given
+
+
+def _refuse_unknown(file: Mapping[str, object], file_name: str) -> None:
+    for key in file:
+        if key not in PARSERS:
+            near = difflib.get_close_matches(key, PARSERS, n=1)
+            hint = f"; is {near[0]} meant?" if near else f"; known are {', '.join(PARSERS)}"
+            raise ConfigInvalid(f"{file_name}: {key} is no setting{hint}")
+
+
+def resolve(
+    role: Role,
+    *,
+    flags: Mapping[str, object],
+    env: Mapping[str, str],
+    file: Mapping[str, object],
+    file_name: str = "config file",
+) -> NodeConfig:
+    """Return the configuration of a node; flags are stronger than `env`, that than `file`."""
+    _refuse_unknown(file, file_name)
+    given = _gather(flags, env, file, file_name)
+    values: dict[str, Any] = {}
+    for setting, source in given.items():
+        try:
+            values[setting] = PARSERS[setting](source.value)
+        except ValueError as exc:
+            raise ConfigInvalid(f"{source.place}: {source.value!r}: {exc}") from exc
+    if "data_dir" not in values:
+        raise ConfigInvalid(f"a {role.value} needs a folder: give --data-dir")
+    _settle_links(role, given, values)
+    listen: Address = values.setdefault("listen", DEFAULT_LISTEN)
+    if role is Role.PRIMARY and values["replication"] is None:
+        values["replication"] = replication_beside(listen)
+    region = values.setdefault("region", "ENAM")
+    values.setdefault("name", f"{role.value}-{region.lower()}-{listen.port}")
+    return NodeConfig(role=role, **values)
+
+
+def _settle_links(role: Role, given: Mapping[str, _Given], values: dict[str, Any]) -> None:
+    """Check that the addresses fit the role: a primary is called, a replica calls."""
+    foreign = "primary" if role is Role.PRIMARY else "replication"
+    if foreign in given:
+        raise ConfigInvalid(f"{given[foreign].place}: a {role.value} has no such setting")
+    values[foreign] = None
+    if role is Role.PRIMARY:
+        values.setdefault("replication", None)
+    elif "primary" not in values:
+        raise ConfigInvalid(
+            "a replica needs its primary: give --primary HOST:PORT, the --replication address there"
+        )
+    elif values["primary"].port == 0:
+        raise ConfigInvalid(f"{given['primary'].place}: port 0 cannot be called")
+
+
+def replication_beside(listen: Address) -> Address:
+    """Return the replication address that goes with an HTTP address if none was given."""
+    if listen.port == 0:
+        return listen
+    up = listen.port + REPLICATION_PORT_OFFSET
+    return Address(listen.host, up if up <= 65535 else listen.port - REPLICATION_PORT_OFFSET)
+
+
+assert PARSERS.keys() | {"role"} == {field.name for field in dataclasses.fields(NodeConfig)}
