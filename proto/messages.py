@@ -109,6 +109,8 @@ class SnapshotBegin(_Message, frozen=True, tag=True, array_like=True):
     """
 
     base: Position
+    checksum: int
+    """Rolling checksum at `base`: of the pages, if no commit follows."""
     page_size: int
     page_count: int
 
@@ -127,23 +129,12 @@ class SnapshotEnd(_Message, frozen=True, tag=True, array_like=True):
     until: Position
 
 
-class Head(msgspec.Struct, frozen=True, array_like=True):
-    """The primary's newest durable commit of one database."""
-
-    position: Position
-    log_bytes: int
-    """Bytes that its log has ever held: differences of it are `lag_bytes`."""
-
-
 class Heartbeat(_Message, frozen=True, tag=True, array_like=True):
-    """Every second, also when idle: the heads that moved since the last one.
-
-    `is_complete`: all databases are in it (the first one after `Welcome`).
-    """
+    """Every second, also when idle: the newest durable commits of the databases that moved since
+    the last one; the first one on a link has all databases."""
 
     time_ms: int
-    heads: list[Head]
-    is_complete: bool = False
+    heads: list[Position]
 
 
 class Acked(msgspec.Struct, frozen=True, array_like=True):
@@ -153,8 +144,9 @@ class Acked(msgspec.Struct, frozen=True, array_like=True):
     received: int
     durable: int
     applied: int
-    bytes_received: int
-    """Of `Commits` and `SnapshotPages` of this database on this link: frees the primary's window."""
+    bytes_written: int
+    """Frames of `Commits` and `SnapshotPages` of this database on this link since its last
+    `Follow` whose content is written: frees the primary's window."""
     problem: str = ""
     """Why the replica stopped this database, if it did."""
 

@@ -1,0 +1,159 @@
+"""A database that is open: its recovered file, its descriptors and its connections.
+
+One connection is the *keeper*: on the primary the writer, on a replica the guard under
+which commits are injected. All checkpoints run on it. Readers are an inline one, used on
+the event loop, and a bounded pool for threads.
+
+Close order, which the rule of POSIX locks (`engine/files.py`) dictates: readers, keeper,
+then the held descriptors.
+
+Invariants:
+
+1. Nothing is copied into the file (checkpoint) that the commit log does not hold
+   durably; the owner calls `checkpoint` only then.
+2. `pages` describes the state of the newest commit in the WAL, published or being published.
+"""
+
+import enum
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+import apsw
+
+from engine.capture import WalCapture
+from engine.checksum import PageChecksums
+from engine.errors import DatabaseDamaged
+from engine.files import Disk, HeldFiles
+from engine.inject import Injector
+from engine.log import CommitLog
+from engine.recovery import DB_NAME, Base, recover, write_base
+from engine.sandbox import SqlLimits, open_guard
+from engine.transaction import SqlConnection
+
+POOL_READERS_MAX: Final = 4
+"""Reads on threads at the same time, per database; more wait for their turn."""
+
+
+class Role(enum.Enum):
+    """Where the commits of a live database come from."""
+
+    WRITES = "writes"  # the primary: SQL on the writer
+    INJECTS = "injects"  # a replica: records under the guard
+
+
+class Checkpointed(NamedTuple):
+    """What a checkpoint did: frames in the WAL, and how many of them are now in the file."""
+
+    frames: int
+    moved: int
+
+    @property
+    def is_whole(self) -> bool:
+        """The file alone now has everything."""
+        return self.frames == self.moved
+
+
+class LiveDatabase:
+    """One open database; see the module's head. Not for two threads at once, but for the
+    connections that `borrow_reader` gives out."""
+
+    def __init__(self, folder: Path, uuid: bytes, disk: Disk, limits: SqlLimits) -> None:
+        """Use `open`."""
+        self.folder = folder
+        self.uuid = uuid
+        self._disk = disk
+        self._limits = limits
+        self._idle_readers: list[SqlConnection] = []
+        self.readers_out = 0
+        self.base: Base
+        self.pages: PageChecksums
+        self.files: HeldFiles
+        self.keeper: apsw.Connection
+        self.reader: SqlConnection
+
+    @classmethod
+    def open(
+        cls, folder: Path, uuid: bytes, log: CommitLog, *, role: Role, disk: Disk, limits: SqlLimits
+    ) -> Self:
+        """Recover the database and open it; blocking.
+
+        Raises `DatabaseDamaged` (see `recover`), `OSError`.
+        """
+        live = cls(folder, uuid, disk, limits)
+        live.base, live.pages = recover(folder, uuid, log, disk)
+        try:
+            live._connect(role)
+        except apsw.Error as exc:
+            raise DatabaseDamaged(f"SQLite cannot open {live.path}: {exc}") from exc
+        return live
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return self.folder / DB_NAME
+
+    def _connect(self, role: Role) -> None:
+        if role is Role.WRITES:
+            self.writer = SqlConnection.writer(self.path, self._limits)
+            self.keeper = self.writer.sandbox.connection
+        else:
+            self.keeper = open_guard(self.path)
+        # The first read makes -wal and -shm, which HeldFiles opens.
+        self.keeper.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+        self.files = HeldFiles(self.path, self._disk)
+        if role is Role.WRITES:
+            self.capture = WalCapture(self.files, self._disk)
+        else:
+            self.injector = Injector(self.keeper, self.files, self._disk)
+        self.reader = SqlConnection.reader(self.path, self._limits)
+
+    def borrow_reader(self) -> SqlConnection:
+        """A reading connection for a thread; `return_reader` takes it back.
+
+        The caller keeps `readers_out` below `POOL_READERS_MAX`.
+        """
+        assert self.readers_out < POOL_READERS_MAX
+        self.readers_out += 1
+        if self._idle_readers:
+            return self._idle_readers.pop()
+        return SqlConnection.reader(self.path, self._limits)
+
+    def return_reader(self, reader: SqlConnection) -> None:
+        """Take back a connection that `borrow_reader` gave."""
+        self.readers_out -= 1
+        self._idle_readers.append(reader)
+
+    def checkpoint(self, *, restart: bool = False) -> Checkpointed:
+        """Copy the WAL into the file as far as readers allow; blocking, without fsync.
+
+        `restart` also begins the WAL anew if no reader is in it (an injected WAL does not
+        begin anew by itself). Without one, nothing is done and nothing moved is reported.
+        """
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if restart else apsw.SQLITE_CHECKPOINT_PASSIVE
+        try:
+            frames, moved = self.keeper.wal_checkpoint("main", mode)
+        except apsw.BusyError:
+            frames, moved = self.keeper.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return Checkpointed(frames, moved)
+
+    def read_file(self, count: int, offset: int) -> bytes:
+        """Bytes of the SQLite file as it is now, checkpoints under way included; any thread."""
+        return self._disk.pread(self.files.db_fd, count, offset)
+
+    def advance_base(self, base: Base) -> None:
+        """Record that the file alone reaches `base`; blocking (two fsyncs), any thread.
+
+        Call after a whole checkpoint at `base`. Raises `OSError`.
+        """
+        self._disk.fsync(self.files.db_fd)
+        write_base(self.folder, self.uuid, base, self._disk)
+        self.base = base
+
+    def close(self) -> None:
+        """Close all connections, then the descriptors. No reader may be out."""
+        assert self.readers_out == 0, f"{self.readers_out} readers are still out"
+        for reader in (*self._idle_readers, self.reader):
+            reader.close()
+        self._idle_readers.clear()
+        self.keeper.close()
+        self.files.close()

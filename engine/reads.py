@@ -1,0 +1,100 @@
+"""Reads of one live database: short ones inline in the event loop, the others on threads.
+
+A point read costs less than handing it to a thread. So every read first runs inline with
+a budget of about a millisecond; one that exceeds it is stopped and run again on a thread,
+which is safe because it only reads. The loop never stalls for longer than the budget, but
+for what a single opcode of SQLite may take.
+
+The gate bounds the WAL: while it is held, no new read starts on a thread, the running ones
+drain within their deadline, and a checkpoint can begin the WAL anew. Inline reads need no
+gate, they end before the loop does anything else.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from engine.errors import BudgetExceeded, DatabaseClosed, DeadlineExceeded
+from engine.live import POOL_READERS_MAX, LiveDatabase
+from engine.threads import Threads, until_done
+from engine.transaction import SqlConnection, Step, read
+from proto.api import StatementResult
+
+INLINE_BUDGET_S: Final = 0.001
+
+
+class Reads:
+    """Runs the reads of one live database, on the event loop's side of it."""
+
+    def __init__(self, live: LiveDatabase, threads: Threads, *, deadline_s: float) -> None:
+        """Serve reads of `live`; one that takes longer than `deadline_s` is stopped."""
+        self._live = live
+        self._threads = threads
+        self._deadline_s = deadline_s
+        self._places = asyncio.Semaphore(POOL_READERS_MAX)
+        self._inside = 0
+        self._is_finished = False
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._none_inside = asyncio.Event()
+        self._none_inside.set()
+
+    def now(self, steps: Sequence[Step]) -> list[StatementResult]:
+        """Read inline. Raises `BudgetExceeded` (then use `on_thread`), `StatementRefused`."""
+        return read(self._live.reader, steps, budget_s=INLINE_BUDGET_S)
+
+    async def on_thread(self, steps: Sequence[Step]) -> list[StatementResult]:
+        """Read on a thread. Cancelling stops the query.
+
+        Raises `DeadlineExceeded`, `StatementRefused`, `DatabaseClosed`.
+        """
+        async with self._places, self.inside():
+            reader = self._live.borrow_reader()
+            try:
+                return await self._run(reader, steps)
+            finally:
+                self._live.return_reader(reader)
+
+    async def _run(self, reader: SqlConnection, steps: Sequence[Step]) -> list[StatementResult]:
+        running = self._threads.start(read, reader, steps, budget_s=self._deadline_s)
+        try:
+            return await until_done(running, stop=reader.sandbox.interrupt)
+        except BudgetExceeded as exc:
+            raise DeadlineExceeded(
+                f"the query took longer than {self._deadline_s:g} s and was stopped; "
+                "add an index, or ask for less at a time"
+            ) from exc
+
+    @asynccontextmanager
+    async def inside(self) -> AsyncIterator[None]:
+        """Within this, the database is not closed and its WAL is not begun anew.
+
+        Raises `DatabaseClosed`: find the database again, it may be open anew.
+        """
+        await self._gate.wait()
+        if self._is_finished:
+            raise DatabaseClosed("the database was closed under a request")
+        self._inside += 1
+        self._none_inside.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if self._inside == 0:
+                self._none_inside.set()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Within this, nobody is inside: those who were have left, new ones wait."""
+        self._gate.clear()
+        try:
+            await self._none_inside.wait()
+            yield
+        finally:
+            self._gate.set()
+
+    async def finish(self) -> None:
+        """Let nobody in any more, and return once all have left; before closing `live`."""
+        self._is_finished = True
+        await self._none_inside.wait()

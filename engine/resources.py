@@ -1,0 +1,19 @@
+"""What all databases of a node share."""
+
+from dataclasses import dataclass
+
+from engine.files import Disk
+from engine.sandbox import SqlLimits
+from engine.threads import Threads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Handed to every database of the node; the node owns the threads and closes them last."""
+
+    disk: Disk
+    limits: SqlLimits
+    io: Threads  # fdatasync, checkpoints, recovery, writes that take long
+    readers: Threads  # SQL reads that take long
+    query_deadline_s: float
+    log_bytes_max: int  # per database; a replica further behind copies the file anew

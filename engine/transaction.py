@@ -1,0 +1,135 @@
+"""One request's statements as one transaction on one connection.
+
+D1's rule: one call, one transaction; any failure undoes all of it. A read of several
+statements sees one snapshot. A text may hold several statements, of which only the last
+one can have parameters.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+
+from engine.errors import EngineError, StatementRefused
+from engine.sandbox import Sandbox, SqlLimits
+from engine.statements import Plan, Planner, run, split
+from proto.api import SqlValue, Statement, StatementResult
+
+_SPLIT_CACHE_MAX = 256
+_SPLIT_CACHE_TEXT_MAX = 4096  # longer texts are split anew: they are run once
+_PLANS_MAX = 256
+
+Step = tuple[str, tuple[SqlValue, ...]]
+
+
+@dataclass(slots=True)
+class SqlConnection:
+    """A sandboxed connection and the plans prepared on it."""
+
+    sandbox: Sandbox
+    planner: Planner
+
+    @classmethod
+    def reader(cls, path: Path, limits: SqlLimits) -> Self:
+        """Open a read-only connection."""
+        sandbox = Sandbox.open_reader(path, limits)
+        return cls(sandbox, Planner(sandbox, _PLANS_MAX))
+
+    @classmethod
+    def writer(cls, path: Path, limits: SqlLimits) -> Self:
+        """Open the database's one writing connection."""
+        sandbox = Sandbox.open_writer(path, limits)
+        return cls(sandbox, Planner(sandbox, _PLANS_MAX))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.sandbox.close()
+
+
+def steps_of(statements: Sequence[Statement]) -> list[Step]:
+    """The single SQL statements of a request with their parameters, in order.
+
+    Raises `StatementRefused` if there is none, or if parameters come with several.
+    """
+    steps: list[Step] = []
+    for statement in statements:
+        sql = statement.sql
+        texts = _split_cached(sql) if len(sql) <= _SPLIT_CACHE_TEXT_MAX else split(sql)
+        if len(texts) == 1:
+            steps.append((texts[0], statement.params))
+            continue
+        if statement.params:
+            if texts:
+                raise StatementRefused(
+                    "When executing multiple SQL statements in a single call, "
+                    "only the last statement can have parameters."
+                )
+            raise StatementRefused("No SQL statements detected.")
+        steps += [(text, ()) for text in texts]
+    if not steps:
+        raise StatementRefused("No SQL statements detected.")
+    return steps
+
+
+@lru_cache(maxsize=_SPLIT_CACHE_MAX)
+def _split_cached(sql: str) -> tuple[str, ...]:
+    return split(sql)
+
+
+def writes(connection: SqlConnection, steps: Sequence[Step]) -> bool:
+    """Whether the request changes the database, by SQLite's own word on each statement.
+
+    Stops at the first statement that writes: those behind it may need what it makes.
+    Raises `StatementRefused` if a statement before that cannot be prepared.
+    """
+    plan = connection.planner.plan
+    return any(plan(sql).writes for sql, _ in steps)
+
+
+def read(
+    connection: SqlConnection, steps: Sequence[Step], *, budget_s: float
+) -> list[StatementResult]:
+    """Run statements that only read, in one snapshot.
+
+    Raises `StatementRefused`; `BudgetExceeded` after `budget_s` seconds.
+    """
+    sandbox, plan = connection.sandbox, connection.planner.plan
+    with sandbox.limit_time(budget_s):
+        if len(steps) == 1:
+            sql, params = steps[0]
+            return [run(sandbox, plan(sql), params)]
+        sandbox.execute_internal("BEGIN")
+        try:
+            return [run(sandbox, plan(sql), params) for sql, params in steps]
+        finally:
+            sandbox.execute_internal("ROLLBACK")
+
+
+def write(
+    connection: SqlConnection,
+    steps: Sequence[Step],
+    *,
+    budget_s: float,
+    before_commit: Callable[[list[StatementResult]], None] | None = None,
+) -> list[StatementResult]:
+    """Run the statements and commit. On any error nothing of them remains.
+
+    `before_commit` gets the results and may write our own rows into the same transaction.
+    Raises `StatementRefused`; `BudgetExceeded` after `budget_s` seconds.
+    """
+    sandbox, plan = connection.sandbox, connection.planner.plan
+    with sandbox.limit_time(budget_s):
+        sandbox.execute_internal("BEGIN IMMEDIATE")
+        try:
+            results = [run(sandbox, plan(sql), params) for sql, params in steps]
+            if before_commit is not None:
+                before_commit(results)
+            sandbox.execute_internal("COMMIT")
+        except BaseException:
+            if sandbox.connection.in_transaction:
+                sandbox.execute_internal("ROLLBACK")
+            raise
+    return results
+
+

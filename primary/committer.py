@@ -1,0 +1,339 @@
+"""In which order writes run, and when the WAL is checkpointed.
+
+    write()  ->  Writer.execute                 inline, on the event loop
+                   SQLite transaction, capture, log.append
+             ->  Flusher                        fdatasync on an I/O thread, in groups
+             <-  acknowledged once durable
+
+Writes run one after the other, each as its own SQLite transaction and commit record. A
+write that exceeds the inline budget is rolled back and run again on a thread; the writes
+behind it wait their turn. The same worker runs checkpoints and VACUUM.
+
+Invariants:
+
+1. Nobody hears of a commit before the log holds it durably: acknowledgements, reads and
+   errors wait for it, feeds read only the durable part of the log.
+2. A checkpoint runs only while everything executed is durable, so the file never holds
+   what the log does not.
+3. When the log fails, this committer is finished (FENCED): nothing more is executed, the
+   owner rebuilds the SQLite files from the log and makes a new committer.
+4. At most `_QUEUE_MAX` writes wait, and at most `_PENDING_BYTES_MAX` and one commit are
+   executed and not yet on their way to the disk.
+"""
+
+import asyncio
+import enum
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from engine.errors import BudgetExceeded, DatabaseDamaged, DeadlineExceeded, LogFailed
+from engine.flusher import Flusher
+from engine.live import LiveDatabase
+from engine.log import CommitLog
+from engine.reads import Reads
+from engine.recovery import Base
+from engine.threads import Threads
+from engine.transaction import Step
+from primary.errors import Overloaded, WriteFenced, WriteUnknown
+from primary.writer import KeyedWrite, Writer, Written
+from proto.tokens import Bookmark
+
+logger = logging.getLogger(__name__)
+
+INLINE_BUDGET_S: Final = 0.004
+_TURN_S: Final = 0.005  # the worker lets the event loop breathe after this
+_QUEUE_MAX: Final = 4096
+_PENDING_BYTES_MAX: Final = 32 * 1024 * 1024
+CHECKPOINT_FRAMES: Final = 4000  # 16 MB of WAL: some 10 ms of checkpoint
+WAL_FRAMES_MAX: Final = 16 * CHECKPOINT_FRAMES  # then reads on threads are held back
+BASE_LOG_BYTES: Final = 64 * 1024 * 1024  # so much log is patched in well under a second
+
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+class CommitterState(enum.Enum):
+    """What happens to a write that comes now."""
+
+    READY = "ready"  # it runs at once
+    BUSY = "busy"  # it queues: a thread has the writer, or others queue before it
+    FENCED = "fenced"  # it is refused
+
+
+@dataclass(slots=True)
+class _Job:
+    """A write that waits for its turn. `steps` None: VACUUM."""
+
+    steps: Sequence[Step] | None
+    keyed: KeyedWrite | None
+    done: "asyncio.Future[Written]"
+
+
+class Committer:
+    """See the module's head. One per live database; lives and dies with it."""
+
+    def __init__(
+        self,
+        live: LiveDatabase,
+        log: CommitLog,
+        reads: Reads,
+        *,
+        threads: Threads,
+        spawn: Spawn,
+        deadline_s: float,
+        on_durable: Callable[[], None],
+        on_fenced: Callable[[Exception], None],
+        keep: Callable[[Bookmark], Bookmark],
+    ) -> None:
+        """Take over the writer of `live`; a write that takes longer than `deadline_s` is stopped."""
+        self._live = live
+        self._log = log
+        self._reads = reads
+        self._threads = threads
+        self._spawn = spawn
+        self._deadline_s = deadline_s
+        self._on_durable = on_durable
+        self._on_fenced = on_fenced
+        self._keep = keep
+        self._writer = Writer(live, log)
+        self._flusher = Flusher(
+            log, threads, on_durable=self._flushed, on_failed=self._fence
+        )
+        self._queue: deque[_Job] = deque()
+        self._state = CommitterState.READY
+        self._worker: asyncio.Task[None] | None = None
+        self._checkpoint_at = CHECKPOINT_FRAMES
+        self._base_at_bytes = log.bytes_total
+
+    @property
+    def state(self) -> CommitterState:
+        """What happens to a write that comes now."""
+        return self._state
+
+    @property
+    def page_count(self) -> int:
+        """Pages of the database after the newest commit."""
+        return self._writer.page_count
+
+    @property
+    def is_settled(self) -> bool:
+        """Everything that a read can see now is durable."""
+        return self._log.durable == self._log.head and not self._writer.is_publishing
+
+    async def wait_durable(self) -> Bookmark:
+        """Return once all that a read could have seen by now is durable; the durable bookmark.
+
+        Raises `WriteUnknown` if the log fails meanwhile.
+        """
+        await self._wait_durable(self._log.head.seq + self._writer.is_publishing)
+        return self._log.durable
+
+    async def _wait_durable(self, seq: int) -> None:
+        try:
+            await self._flusher.wait_durable(seq)
+        except LogFailed as exc:
+            raise WriteUnknown(
+                f"the commit log failed ({exc}); whether the last writes are kept is decided when "
+                "the database has been rebuilt from its log: read before you retry"
+            ) from exc
+
+    async def write(self, steps: Sequence[Step], keyed: KeyedWrite | None = None) -> Written:
+        """Run the steps as one transaction; return once it is durable.
+
+        Raises `StatementRefused`, `DeadlineExceeded`, `KeyReused`, `Overloaded`,
+        `WriteFenced`, `WriteUnknown`. Cancelling gives up the answer, not a write begun.
+        """
+        try:
+            written = await self._executed(steps, keyed)
+        except (Overloaded, WriteFenced, WriteUnknown):
+            raise
+        except Exception:
+            await self.wait_durable()  # an error, too, may tell of rows that are not durable yet
+            raise
+        await self._wait_durable(written.bookmark.seq)
+        return written
+
+    async def vacuum(self) -> Written:
+        """Run VACUUM on a thread, as one commit; return once it is durable."""
+        written = await self._queued(None, None)
+        await self._wait_durable(written.bookmark.seq)
+        return written
+
+    async def close(self) -> None:
+        """Let what was begun end, make all durable, move the WAL into the file."""
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+        if self._state is CommitterState.FENCED:
+            await self._flusher.finish()
+            return
+        self._state = CommitterState.BUSY
+        try:
+            await self._flusher.idle()
+        except LogFailed:
+            return  # fenced meanwhile: the owner rebuilds
+        finally:
+            await self._flusher.finish()
+        await self._threads.call(self._checkpoint_whole)
+        self._state = CommitterState.FENCED
+
+    # --- order
+
+    async def _executed(self, steps: Sequence[Step], keyed: KeyedWrite | None) -> Written:
+        """Run inline if the writer is free and the write is short, else in turn."""
+        if self._state is not CommitterState.READY:
+            return await self._queued(steps, keyed)
+        try:
+            return self._run_inline(steps, keyed)
+        except BudgetExceeded:
+            return await self._queued(steps, keyed)
+
+    async def _queued(self, steps: Sequence[Step] | None, keyed: KeyedWrite | None) -> Written:
+        if self._state is CommitterState.FENCED:
+            raise WriteFenced("the database takes no writes now; try again shortly")
+        if len(self._queue) >= _QUEUE_MAX:
+            raise Overloaded("D1 DB is overloaded. Too many requests queued.")
+        job = _Job(steps, keyed, asyncio.get_running_loop().create_future())
+        self._queue.append(job)
+        self._work()
+        return await job.done
+
+    def _run_inline(self, steps: Sequence[Step], keyed: KeyedWrite | None) -> Written:
+        try:
+            written = self._writer.execute(steps, keyed, budget_s=INLINE_BUDGET_S)
+        except (LogFailed, DatabaseDamaged) as exc:
+            self._flusher.fail(exc)
+            raise WriteUnknown(str(exc)) from exc
+        self._flusher.ask()
+        if self._log.pending_bytes > _PENDING_BYTES_MAX:
+            self._work()
+        return written
+
+    def _work(self) -> None:
+        """Have the worker take over: from now on writes queue."""
+        if self._worker is None and self._state is CommitterState.READY:
+            self._state = CommitterState.BUSY
+            self._worker = self._spawn(self._run_worker(), f"committer:{self._live.uuid.hex()}")
+
+    async def _run_worker(self) -> None:
+        """Run what queues, and the checkpoint if it is due, until nothing is left."""
+        try:
+            turn_ends = time.perf_counter() + _TURN_S
+            while self._state is CommitterState.BUSY:
+                if self._log.pending_bytes > _PENDING_BYTES_MAX or self._is_checkpoint_due():
+                    await self._flusher.idle()
+                if self._is_checkpoint_due():
+                    await self._checkpoint()
+                if not self._queue:
+                    self._state = CommitterState.READY
+                    return
+                await self._run_job(self._queue.popleft())
+                if time.perf_counter() > turn_ends:
+                    await asyncio.sleep(0)
+                    turn_ends = time.perf_counter() + _TURN_S
+        except (LogFailed, DatabaseDamaged, OSError) as exc:
+            self._flusher.fail(exc)
+        finally:
+            self._worker = None
+            if self._state is CommitterState.BUSY:
+                self._flusher.fail(LogFailed("the committer was stopped"))
+
+    async def _run_job(self, job: _Job) -> None:
+        """Run one queued write: inline if it is short, else on a thread."""
+        if job.done.cancelled():
+            return
+        try:
+            written = await self._run_somewhere(job)
+            if not job.done.done():
+                job.done.set_result(written)
+        except (LogFailed, DatabaseDamaged) as exc:
+            if not job.done.done():
+                job.done.set_exception(WriteUnknown(str(exc)))
+            raise
+        except asyncio.CancelledError:
+            job.done.cancel()
+            raise
+        except Exception as exc:
+            if not job.done.done():
+                job.done.set_exception(exc)
+
+    async def _run_somewhere(self, job: _Job) -> Written:
+        if job.steps is not None:
+            try:
+                return self._run_inline(job.steps, job.keyed)
+            except BudgetExceeded:
+                pass
+        await self._flusher.idle()  # the thread appends to the log and flushes it by itself
+        try:
+            return await self._threads.call(self._run_on_thread, job.steps, job.keyed)
+        except BudgetExceeded as exc:
+            raise DeadlineExceeded(
+                f"the write took longer than {self._deadline_s:g} s and was undone; "
+                "split it into smaller ones"
+            ) from exc
+        finally:
+            self._flusher.note_flushed(self._log.durable)
+            self._flusher.release_all()
+            self._flusher.ask()
+
+    def _run_on_thread(self, steps: Sequence[Step] | None, keyed: KeyedWrite | None) -> Written:
+        def flush() -> None:
+            self._log.mark_durable(self._log.flush())
+
+        if steps is None:
+            written = self._writer.vacuum(after_part=flush)
+        else:
+            written = self._writer.execute(
+                steps, keyed, budget_s=self._deadline_s, after_part=flush
+            )
+        flush()
+        return written
+
+    # --- durability and the WAL
+
+    def _flushed(self) -> None:
+        self._on_durable()
+        if self._is_checkpoint_due():
+            self._work()
+
+    def _fence(self, error: Exception) -> None:
+        self._state = CommitterState.FENCED
+        while self._queue:
+            job = self._queue.popleft()
+            if not job.done.done():
+                job.done.set_exception(
+                    WriteFenced(f"the commit log failed ({error}); this write was not started")
+                )
+        self._on_fenced(error)
+
+    def _is_checkpoint_due(self) -> bool:
+        return self._writer.wal_frames >= self._checkpoint_at
+
+    async def _checkpoint(self) -> None:
+        """Move the WAL into the file; everything is durable and the writer is ours."""
+        if self._writer.wal_frames >= WAL_FRAMES_MAX:
+            async with self._reads.held():
+                done = await self._threads.call(self._live.checkpoint, restart=True)
+        else:
+            done = await self._threads.call(self._live.checkpoint)
+        # Held up by a reader: the next try after as many frames again.
+        self._checkpoint_at = CHECKPOINT_FRAMES
+        if not done.is_whole:
+            self._checkpoint_at += self._writer.wal_frames
+        else:
+            self._writer.wal_frames = 0
+        if done.is_whole and self._log.bytes_total - self._base_at_bytes >= BASE_LOG_BYTES:
+            base = self._present()
+            await self._threads.call(self._live.advance_base, base)
+            await self._threads.call(self._log.trim, self._keep(base.position))
+            self._base_at_bytes = self._log.bytes_total
+
+    def _checkpoint_whole(self) -> None:
+        if self._live.checkpoint(restart=True).is_whole:
+            self._live.advance_base(self._present())
+
+    def _present(self) -> Base:
+        assert self.is_settled
+        return Base(self._log.head, self._live.pages.rolling, self.page_count)

@@ -1,0 +1,259 @@
+"""One database on the primary: its log, and while it is used, its open SQLite file.
+
+Closed, it is a folder and a few numbers (`LogEnds`). The first use recovers the file from
+the log and opens it; a failed log fences it: what was not durable is undone by the
+same recovery, and the next use finds it open again, or is told what is wrong.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from engine.errors import EngineError
+from engine.live import LiveDatabase, Role
+from engine.log import CommitLog, LogEnds
+from engine.ondemand import OnDemand
+from engine.reads import Reads
+from engine.recovery import DB_NAME, Base, write_base
+from engine.resources import Resources
+from engine.checksum import PageChecksums
+from engine.sandbox import Sandbox
+from engine.wal import PAGE_SIZE
+from primary.committer import Committer, Spawn
+from primary.errors import DatabaseStopped
+from primary.progress import LogView
+from proto.record import encode_part
+from proto.tokens import Bookmark, CommitToken, genesis
+
+logger = logging.getLogger(__name__)
+
+LOG_NAME: Final = "log"
+_TRY_AGAIN_S: Final = 2.0
+"""So long a database that cannot be opened answers with the reason, without another try."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPrimary:
+    """The parts of an open database on the primary."""
+
+    log: CommitLog
+    live: LiveDatabase
+    reads: Reads
+    committer: Committer
+
+
+class PrimaryDatabase:
+    """See the module's head; on the event loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        uuid: bytes,
+        resources: Resources,
+        *,
+        spawn: Spawn,
+        on_durable: Callable[[bytes], None],
+    ) -> None:
+        """The database in `folder`, which `create_database` made; not opened yet.
+
+        `on_durable(uuid)` after commits became durable. Raises `LogCorrupt`, `OSError`.
+        """
+        self.folder = folder
+        self.uuid = uuid
+        self.problem = ""
+        self._resources = resources
+        self._spawn = spawn
+        self._on_durable = on_durable
+        self._ends = CommitLog.peek(folder / LOG_NAME, uuid, resources.disk)
+        self._broken: OpenPrimary | None = None
+        self._pins: list[Bookmark] = []
+        self._refused_until = 0.0
+        self.demand: OnDemand[OpenPrimary] = OnDemand(self._open, self._close)
+
+    @property
+    def durable(self) -> Bookmark:
+        """The newest commit that anyone outside may hear of."""
+        current = self.demand.current
+        return current.log.durable if current is not None else self._ends.head
+
+    @property
+    def head(self) -> Bookmark:
+        """The newest commit executed, maybe not durable yet."""
+        current = self.demand.current
+        return current.log.head if current is not None else self._ends.head
+
+    @property
+    def ends(self) -> LogEnds:
+        """Head, tail and size of the log, of the open one or as it was when closed."""
+        current = self.demand.current
+        return _ends_of(current.log) if current is not None else self._ends
+
+    @contextmanager
+    def pinned(self, position: Bookmark) -> Iterator[None]:
+        """Within this, the log keeps the commits after `position`."""
+        self._pins.append(position)
+        try:
+            yield
+        finally:
+            self._pins.remove(position)
+
+    def _keep(self, base: Bookmark) -> Bookmark:
+        """What the log must reach back to: the file's base, and copies under way."""
+        return min((base, *self._pins), key=lambda bookmark: bookmark.token)
+
+    async def view(self, position: Bookmark) -> LogView:
+        """What the log has for a replica at `position`. Raises `DatabaseStopped`, `Retired`."""
+        ends = self.ends
+        file_bytes = ends.page_count * PAGE_SIZE
+        if position == ends.head:
+            return LogView(True, 0, file_bytes)
+        async with self.demand.used() as opened:
+            log = opened.log
+            if not log.tail.seq <= position.seq <= log.head.seq:
+                return LogView(False, 0, file_bytes)
+            known = log.tail if position.seq == log.tail.seq else None
+            digest = known.digest if known else log.digest_at(position.seq)
+            if digest != position.digest:
+                return LogView(False, 0, file_bytes)
+            share = (log.head.seq - position.seq) / max(1, log.head.seq - log.tail.seq)
+            return LogView(True, int(share * log.bytes_total), file_bytes)
+
+    async def _open(self) -> OpenPrimary:
+        if time.monotonic() < self._refused_until:
+            raise DatabaseStopped(self.problem)
+        try:
+            await self._discard_broken()
+            opened = await self._recovered()
+        except (EngineError, OSError, apsw.Error) as exc:
+            self.problem = f"the database cannot be opened: {exc}"
+            self._refused_until = time.monotonic() + _TRY_AGAIN_S
+            logger.error("database %s: %s", self.uuid.hex(), self.problem)
+            raise DatabaseStopped(self.problem) from exc
+        self.problem = ""
+        return opened
+
+    async def _recovered(self) -> OpenPrimary:
+        resources = self._resources
+        call = resources.io.call
+        log = await call(
+            CommitLog.open,
+            self.folder / LOG_NAME,
+            self.uuid,
+            resources.disk,
+            bytes_max=resources.log_bytes_max,
+        )
+        try:
+            live = await call(
+                LiveDatabase.open,
+                self.folder,
+                self.uuid,
+                log,
+                role=Role.WRITES,
+                disk=resources.disk,
+                limits=resources.limits,
+            )
+        except BaseException:
+            log.close()
+            raise
+        reads = Reads(live, resources.readers, deadline_s=resources.query_deadline_s)
+        committer = Committer(
+            live,
+            log,
+            reads,
+            threads=resources.io,
+            spawn=self._spawn,
+            deadline_s=resources.query_deadline_s,
+            on_durable=lambda: self._on_durable(self.uuid),
+            on_fenced=self._fenced,
+            keep=self._keep,
+        )
+        return OpenPrimary(log, live, reads, committer)
+
+    async def _close(self, opened: OpenPrimary) -> None:
+        await opened.committer.close()
+        await opened.reads.finish()
+        opened.live.close()
+        self._ends = _ends_of(opened.log)
+        await self._resources.io.call(opened.log.close)
+
+    def _fenced(self, error: Exception) -> None:
+        """The committer gave up: take the database out of use and have it rebuilt."""
+        logger.error("database %s is fenced and rebuilt: %s", self.uuid.hex(), error)
+        self.problem = f"fenced: {error}"
+        self._broken, self.demand.current = self.demand.current, None
+        self._spawn(self._rebuild(), f"rebuild:{self.uuid.hex()}")
+
+    async def _rebuild(self) -> None:
+        try:
+            async with self.demand.used():
+                logger.warning("database %s was rebuilt from its log", self.uuid.hex())
+        except DatabaseStopped:
+            logger.error("database %s stays closed; the next request tries again", self.uuid.hex())
+
+    async def _discard_broken(self) -> None:
+        """Close what the failed log left, and forget its commits that are not durable."""
+        broken = self._broken
+        if broken is None:
+            return
+        await broken.committer.close()
+        await broken.reads.finish()
+        broken.live.close()
+        await self._resources.io.call(broken.log.drop_undurable)
+        self._ends = _ends_of(broken.log)
+        await self._resources.io.call(broken.log.close)
+        self._broken = None
+
+
+def _ends_of(log: CommitLog) -> LogEnds:
+    return LogEnds(
+        log.durable, log.tail, log.bytes_total, log.page_count, log.checksum, log.time_ms
+    )
+
+
+def create_database(folder: Path, uuid: bytes, resources: Resources, *, time_ms: int) -> None:
+    """Make the database `uuid` in `folder`: its file, its first commit, its base; blocking.
+
+    The first commit is page 1 of the empty file as SQLite made it, so that a replica can
+    build the whole file from the log. A folder left by a crash in the middle is completed.
+    """
+    disk = resources.disk
+    disk.make_folder(folder)
+    path = folder / DB_NAME
+    Sandbox.create_file(path)
+    start = genesis(uuid)
+    fd = disk.open(path)
+    try:
+        size = disk.size(fd)
+        pages = [disk.pread(fd, PAGE_SIZE, at) for at in range(0, size, PAGE_SIZE)]
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+    checksums = PageChecksums()
+    pgnos = list(range(1, len(pages) + 1))
+    part = encode_part(
+        CommitToken(start.token.epoch, 1),
+        start.digest,
+        pgnos,
+        pages,
+        page_count=len(pages),
+        page_size=PAGE_SIZE,
+        checksum=checksums.replace(pgnos, pages, len(pages)),
+        time_ms=time_ms,
+        durable_seq=0,
+    )
+    log = CommitLog.create(
+        folder / LOG_NAME, uuid, disk, after=start, bytes_max=resources.log_bytes_max
+    )
+    log.append([part])
+    log.mark_durable(log.flush())
+    log.close()
+    write_base(folder, uuid, Base(part.bookmark, part.checksum, len(pages)), disk)
+    disk.sync_folder(folder)
+
+

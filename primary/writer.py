@@ -1,0 +1,163 @@
+"""Execute one write, capture its pages, append its record to the log.
+
+Synchronous: everything between a request's SQL and its record in the log's queue. Used
+by one thread at a time: the event loop for short writes, an I/O thread for long ones.
+
+Invariants:
+
+1. After `execute` or `vacuum` returns, the log's head is the state of the database; after
+   it raises anything but `LogFailed` or `DatabaseDamaged`, nothing was changed.
+2. `is_publishing` is true from just before a commit becomes visible to readers until its
+   record is the log's head: a reader on another thread may then have seen more than the head.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import apsw
+
+from engine.capture import PageImages
+from engine.errors import DatabaseDamaged
+from engine.live import LiveDatabase
+from engine.log import CommitLog
+from engine.transaction import Step, write
+from engine.wal import PAGE_SIZE
+from primary.idempotency import IdempotencyKey, find_answer, store_answer
+from proto.api import StatementResult
+from proto.record import PART_PAGE_BYTES_MAX, CommitPart, encode_part
+from proto.tokens import Bookmark, CommitToken
+
+_PART_PAGES: Final = PART_PAGE_BYTES_MAX // PAGE_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedWrite:
+    """Exactly-once wish of a write: its key, and how its answer is put into bytes."""
+
+    key: IdempotencyKey
+    encode: Callable[[list[StatementResult]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did. With `replayed`, the stored answer of an earlier try, it did nothing."""
+
+    results: list[StatementResult]
+    bookmark: Bookmark
+    page_count: int
+    replayed: bytes | None = None
+
+
+class Writer:
+    """The one writer of a live database; see the module's head."""
+
+    def __init__(self, live: LiveDatabase, log: CommitLog) -> None:
+        """Take over the writer connection of `live`."""
+        self._live = live
+        self._log = log
+        self._frames_end = 0
+        self.wal_frames = 0
+        self.is_publishing = False
+        self.page_count = live.base.page_count
+        live.keeper.set_wal_hook(self._on_wal)
+
+    def execute(
+        self,
+        steps: Sequence[Step],
+        keyed: KeyedWrite | None,
+        *,
+        budget_s: float,
+        after_part: Callable[[], None] | None = None,
+    ) -> Written:
+        """Run `steps` as one transaction and log it.
+
+        `after_part` is called after each part of a commit of several. Raises
+        `StatementRefused`, `BudgetExceeded`, `KeyReused`; `LogFailed`, `DatabaseDamaged`:
+        the commit happened and cannot be logged.
+        """
+        if keyed is not None:
+            stored = find_answer(self._live.writer.sandbox, keyed.key)
+            if stored is not None:
+                return Written([], self._log.head, self.page_count, replayed=stored)
+
+        def before_commit(results: list[StatementResult]) -> None:
+            if keyed is not None:
+                store_answer(self._live.writer.sandbox, keyed.key, keyed.encode(results))
+            self.is_publishing = True
+
+        self._frames_end = 0
+        try:
+            results = write(
+                self._live.writer, steps, budget_s=budget_s, before_commit=before_commit
+            )
+            self._log_commit(after_part)
+        finally:
+            self.is_publishing = False
+        return Written(results, self._log.head, self.page_count)
+
+    def vacuum(self, after_part: Callable[[], None]) -> Written:
+        """Run VACUUM as one commit and log it. Raises as `execute`.
+
+        `is_publishing` stays false: VACUUM changes no row, so a read in the middle that
+        carries the bookmark from before it tells no lie.
+        """
+        self._frames_end = 0
+        self._live.writer.sandbox.vacuum()
+        self._log_commit(after_part)
+        return Written([], self._log.head, self.page_count)
+
+    def _on_wal(self, _connection: apsw.Connection, _name: str, frames: int) -> int:
+        self._frames_end = self.wal_frames = frames
+        return apsw.SQLITE_OK
+
+    def _log_commit(self, after_part: Callable[[], None] | None) -> None:
+        """Capture the commit that just happened. One without a frame has no token."""
+        end = self._frames_end
+        if end == 0:
+            return
+        capture = self._live.capture
+        try:
+            if capture.frames_until(end) <= _PART_PAGES:
+                self._append([self._part(capture.read(end), None, is_last=True)])
+            else:
+                self._log_in_parts(end, after_part)
+        except OSError as exc:
+            raise DatabaseDamaged(f"the WAL cannot be read after a commit: {exc}") from exc
+
+    def _log_in_parts(self, end: int, after_part: Callable[[], None] | None) -> None:
+        before: CommitPart | None = None
+        pieces = self._live.capture.read_in_pieces(end, pages_max=_PART_PAGES)
+        images = next(pieces)
+        for following in pieces:
+            before = self._part(images, before, is_last=False)
+            self._append([before])
+            if after_part is not None:
+                after_part()
+            images = following
+        self._append([self._part(images, before, is_last=True)])
+
+    def _append(self, parts: list[CommitPart]) -> None:
+        self._log.append(parts)
+
+    def _part(
+        self, images: PageImages, before: CommitPart | None, *, is_last: bool
+    ) -> CommitPart:
+        """The next part of the commit after the log's head; `before` is its part before."""
+        log = self._log
+        checksum = self._live.pages.replace(images.pgnos, images.pages, images.page_count)
+        self.page_count = images.page_count
+        return encode_part(
+            CommitToken(log.head.token.epoch, log.head.seq + 1),
+            log.head.digest if before is None else before.digest,
+            images.pgnos,
+            images.pages,
+            page_count=images.page_count,
+            page_size=PAGE_SIZE,
+            checksum=checksum if is_last else 0,
+            time_ms=time.time_ns() // 1_000_000,
+            durable_seq=log.durable.seq,
+            part=0 if before is None else before.part + 1,
+            is_last=is_last,
+        )

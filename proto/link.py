@@ -1,0 +1,34 @@
+"""What the two sides of replication need of the connection between them.
+
+The transport itself (`d1server/link.py`) knows sockets; feeds and receivers know this.
+"""
+
+from typing import Protocol
+
+from proto.messages import Message
+
+
+class LinkLost(Exception):
+    """The connection is gone, or its peer broke the protocol: dial again."""
+
+
+class Link(Protocol):
+    """One connection to a peer; messages arrive in the order in which they were sent."""
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, for people."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that were sent here and have not left for the network."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes sent since the link was made."""
+
+    def send(self, message: Message) -> int:
+        """Queue a message; its size in bytes. On a lost link it does nothing."""
+
+    def close(self) -> None:
+        """End the link after what was sent."""
