@@ -85,7 +85,8 @@ class NodeClient:
     def _exchange(
         self, method: str, path: str, body: bytes, bookmark: str
     ) -> tuple[int, bytes, str]:
-        headers = {"content-type": "application/json"}
+        # A wait that runs out must show as an old bookmark, not as an answer of the primary.
+        headers = {"content-type": "application/json", "x-d1-on-timeout": "stale"}
         if bookmark:
             headers["x-d1-bookmark"] = bookmark
         try:

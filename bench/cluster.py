@@ -87,10 +87,12 @@ class Cluster:
     primary: Node
     replica: Node
 
-    def wait_caught_up(self, database: str, bookmark: str) -> None:
+    def wait_caught_up(
+        self, database: str, bookmark: str, *, seconds_max: float = START_S_MAX
+    ) -> None:
         """Return once the replica has applied `bookmark` (a read that carries it waits)."""
         client = self.replica.client()
-        deadline = time.monotonic() + START_S_MAX
+        deadline = time.monotonic() + seconds_max
         try:
             while client.query(database, "SELECT 1", bookmark=bookmark).bookmark < bookmark:
                 if time.monotonic() > deadline:
@@ -161,7 +163,8 @@ def fill(cluster: Cluster) -> str:
     client = cluster.primary.client()
     try:
         client.create(workloads.DATABASE)
-        client.batch(workloads.DATABASE, [(workloads.SCHEMA_SQL, ()), (workloads.ADDED_SQL, ())])
+        made = (workloads.SCHEMA_SQL, workloads.ADDED_SQL, workloads.PROBE_ROW_SQL)
+        client.batch(workloads.DATABASE, [(sql, ()) for sql in made])
         bookmark = ""
         last = workloads.FIRST_ID + workloads.ROWS
         for first in range(workloads.FIRST_ID, last, workloads.FILL_ROWS):
@@ -173,11 +176,8 @@ def fill(cluster: Cluster) -> str:
     return bookmark
 
 
-def place_cluster(
-    cluster: Cluster, measured: Node, placement: processes.Placement
-) -> tuple[int, ...]:
+def place_cluster(cluster: Cluster, measured: Node, placement: processes.Placement) -> None:
     """Give `measured` the server's cores and the other node the other cores."""
     for node in (cluster.primary, cluster.replica):
         cores = placement.server if node is measured else placement.other
         processes.place(node.pid, cores)
-    return placement.server

@@ -31,8 +31,6 @@ from bench.workloads import DATABASE
 POLL_PAUSE_S = 0.0002  # between two unconstrained reads: do not starve what is measured
 VISIBLE_S_MAX = 10.0
 ANSWER_S_MAX = 30.0
-PROBE_ROW = 1  # of table `added`, where no workload writes
-SETUP_SQL = f"INSERT OR REPLACE INTO added (id, value) VALUES ({PROBE_ROW}, 0)"
 _WRITE = b'{"sql":"UPDATE added SET value = ? WHERE id = 1","params":[%d]}'
 _READ = b'{"sql":"SELECT value FROM added WHERE id = 1"}'
 
@@ -68,11 +66,11 @@ class Line:
         self._sock = socket.create_connection((host, port), timeout=ANSWER_S_MAX)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._parser = AnswerParser()
-        self._head = b"POST /db/%b/query HTTP/1.1\r\nhost: %b:%d\r\n" % (
-            DATABASE.encode(),
-            host.encode(),
-            port,
-        )
+        # A wait that runs out is an error here: an answer of the primary would hide the lag.
+        self._head = (
+            f"POST /db/{DATABASE}/query HTTP/1.1\r\nhost: {host}:{port}\r\n"
+            f"x-d1-max-wait-ms: {VISIBLE_S_MAX * 1000:.0f}\r\nx-d1-on-timeout: error\r\n"
+        ).encode()
 
     def close(self) -> None:
         """Close the connection."""

@@ -50,6 +50,7 @@ class Job:
     seed: int = 1
     check_every: int = 64  # 0: never, for a responder whose answers mean nothing
     bookmark: str = "first-unconstrained"  # what each connection carries before its first answer
+    server: str = ""  # "primary" or "replica": who must say that it served the reads
     server_pid: int = 0  # whose CPU seconds to count; 0: nobody's
     server_cores: tuple[int, ...] = ()
     cores: tuple[int, ...] = ()  # where this process runs; empty: anywhere
@@ -146,7 +147,13 @@ class LoadGenerator:
             sock = socket.create_connection((job.host, job.port), timeout=SILENCE_S_MAX)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
-            workload = workload_of(job.workload, index, connections=job.connections, seed=job.seed)
+            workload = workload_of(
+                job.workload,
+                index,
+                connections=job.connections,
+                seed=job.seed,
+                server=job.server,
+            )
             connection = _Connection(sock, workload, _tails_of(workload, job.route))
             connection.bookmark = job.bookmark.encode()
             connection.head = self._head + connection.bookmark

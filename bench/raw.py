@@ -1,8 +1,8 @@
 """What this machine does without any server: SQLite in-process, a bare `fdatasync`, a bare echo.
 
 Taken in the same run as the figures of the nodes, so that those can be read as ratios: a
-machine that is busy today is busy for both. `python -m bench.raw FOLDER SECONDS` prints
-one `RawResult` as JSON.
+machine that is busy today is busy for both. `python -m bench.raw` reads a `RawJob` as JSON
+from stdin and prints a `RawResult`.
 """
 
 import os
@@ -31,6 +31,15 @@ from bench.workloads import (
 
 SYNC_BYTES = 8 * 1024  # about what one small commit puts into a log
 SYNC_FILE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawJob:
+    """Where the files may lie, how long each operation is measured, on which core."""
+
+    folder: str
+    seconds: float
+    cores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +105,11 @@ def _time(operation: Callable[[int], None], seconds: float) -> Latency:
 
 
 def main() -> None:
-    """Measure in the folder of the first argument, for the seconds of the second."""
-    if len(sys.argv) > 3:
-        os.sched_setaffinity(0, [int(core) for core in sys.argv[3].split(",")])
-    result = measure(Path(sys.argv[1]), float(sys.argv[2]))
+    """Run the job on stdin and print its result."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=RawJob)
+    if job.cores:
+        os.sched_setaffinity(0, job.cores)
+    result = measure(Path(job.folder), job.seconds)
     print(msgspec.json.encode(result).decode())
 
 

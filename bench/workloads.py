@@ -30,6 +30,7 @@ SCHEMA_SQL: Final = (
     " price INTEGER NOT NULL, stock INTEGER NOT NULL, note TEXT NOT NULL)"
 )
 ADDED_SQL: Final = "CREATE TABLE added (id INTEGER PRIMARY KEY, value INTEGER NOT NULL, note TEXT)"
+PROBE_ROW_SQL: Final = "INSERT INTO added (id, value) VALUES (1, 0)"  # no insert uses id 1
 FILL_SQL: Final = (
     "WITH RECURSIVE n(id) AS (SELECT ?1 UNION ALL SELECT id + 1 FROM n WHERE id < ?2)"
     " INSERT INTO item SELECT id, 'item ' || id, (id * 7919) % 100000, 0,"
@@ -75,8 +76,9 @@ class Workload(Protocol):
 class PointReads:
     """`SELECT ... WHERE id = ?`: one row by its primary key."""
 
-    def __init__(self, keys: Sequence[int]) -> None:
+    def __init__(self, keys: Sequence[int], server: str = "") -> None:
         self._keys = keys
+        self._server = server  # "primary" or "replica" must have answered; empty: anyone
 
     def bodies(self) -> Iterator[bytes]:
         """Return reads of all keys, again and again."""
@@ -86,13 +88,17 @@ class PointReads:
     def check(self, body: bytes, nth: int) -> None:
         """Compare every column that is constant with what the row must hold."""
         expected = row_of(self._keys[nth % len(self._keys)])
-        rows = _result_of(body)["results"]
+        result = _result_of(body)
+        rows, meta = result["results"], result["meta"]
         if not isinstance(rows, list) or len(rows) != 1:
             raise WrongAnswer(f"wanted one row {expected}, got {rows!r}")
         if any(rows[0].get(name, expected) != value for name, value in expected.items()):
             raise WrongAnswer(f"wanted {expected}, got {rows[0]!r}")
         if not isinstance(rows[0].get("stock"), int):
             raise WrongAnswer(f"no stock in {rows[0]!r}")
+        by_primary = isinstance(meta, dict) and meta.get("served_by_primary")
+        if self._server and by_primary is not (self._server == "primary"):
+            raise WrongAnswer(f"the {self._server} did not answer itself: {meta!r}")
 
 
 class Updates:
@@ -145,13 +151,15 @@ class Inserts:
         _check_one_change(body)
 
 
-def workload_of(name: str, connection: int, *, connections: int, seed: int) -> Workload:
+def workload_of(
+    name: str, connection: int, *, connections: int, seed: int, server: str = ""
+) -> Workload:
     """Return the workload `name` ("read", "update" or "insert") of one connection."""
     if name == "insert":
         return Inserts(connection, connections=connections, seed=seed)
     keys = keys_of(connection, connections=connections, seed=seed)
     if name == "read":
-        return PointReads(keys)
+        return PointReads(keys, server)
     if name == "update":
         return Updates(keys, FIRST_VALUE + (seed % 800) * 1_000_000)
     raise ValueError(f"workload {name!r}: choose read, update or insert")
