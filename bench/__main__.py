@@ -9,7 +9,7 @@ from bench import markdown, memory, report, suite
 from bench.children import MeasurementFailed
 from bench.client import NodeRefused
 from bench.cluster import SCRATCH, NodeFailed, open_cluster
-from bench.processes import Placement, default_placement
+from bench.placement import add_options, placement_of
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,27 +22,11 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--slice", choices=("full", "ci"), default="full")
     parser.add_argument("--only", choices=("throughput", "memory"), help="leave the other part out")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go")
-    parser.add_argument("--server-cores", type=_cores, help="cores of the measured node: 0 or 0,1")
-    parser.add_argument("--generator-cores", type=_cores, help="cores of the load generator")
-    parser.add_argument("--other-cores", type=_cores, help="cores of the other node")
+    add_options(parser)
     parser.add_argument("--databases", type=int, help="idle databases in the memory part")
     parser.add_argument("--large-mib", type=int, help="size of the large database")
     parser.add_argument("--strict", action="store_true", help="fail if a target is not met")
     return parser.parse_args(arguments)
-
-
-def _cores(text: str) -> tuple[int, ...]:
-    return tuple(int(core) for core in text.split(","))
-
-
-def placement_of(options: argparse.Namespace) -> Placement:
-    """Return where the processes run: as asked, or as this machine allows."""
-    default = default_placement(os.sched_getaffinity(0))
-    return Placement(
-        server=options.server_cores or default.server,
-        generator=options.generator_cores or default.generator,
-        other=options.other_cores or default.other,
-    )
 
 
 def memory_sizes_of(options: argparse.Namespace) -> memory.MemorySizes:

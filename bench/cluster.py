@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import processes, workloads
+from bench import workloads
 from bench.client import NodeClient
+from bench.placement import Placement, place
 
 HOST = "127.0.0.1"
 START_S_MAX = 60.0
@@ -176,8 +177,8 @@ def fill(cluster: Cluster) -> str:
     return bookmark
 
 
-def place_cluster(cluster: Cluster, measured: Node, placement: processes.Placement) -> None:
+def place_cluster(cluster: Cluster, measured: Node, placement: Placement) -> None:
     """Give `measured` the server's cores and the other node the other cores."""
     for node in (cluster.primary, cluster.replica):
         cores = placement.server if node is measured else placement.other
-        processes.place(node.pid, cores)
+        place(node.pid, cores)

@@ -1,40 +1,11 @@
-"""What a process has used, and on which core it may run. Reads /proc: Linux only."""
+"""What a process has used. Reads /proc: Linux only."""
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
-    """Which cores each process of a run may use; equal tuples mean that they share."""
-
-    server: tuple[int, ...]  # the node that is measured
-    generator: tuple[int, ...]  # load generator and lag probe
-    other: tuple[int, ...]  # the other node: replica of a write run, primary of a replica's reads
-
-
-def default_placement(cores: Iterable[int]) -> Placement:
-    """Give the server a core of its own, and share the rest as well as it can be shared."""
-    usable = tuple(sorted(cores))
-    if len(usable) < 2:
-        return Placement(server=usable, generator=usable, other=usable)
-    if len(usable) == 2:
-        return Placement(server=usable[:1], generator=usable[1:], other=usable[1:])
-    return Placement(server=usable[:1], generator=usable[1:2], other=usable[2:3])
-
-
-def place(pid: int, cores: Sequence[int]) -> None:
-    """Pin every thread of `pid` to `cores`; threads that it starts later inherit the pin."""
-    for task in (_PROC / str(pid) / "task").iterdir():
-        try:
-            os.sched_setaffinity(int(task.name), cores)
-        except ProcessLookupError:  # a thread that ended while we looked
-            continue
 
 
 def cpu_s(pid: int) -> float:

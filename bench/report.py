@@ -14,7 +14,7 @@ from bench import processes
 from bench.latency import Latency
 from bench.memory import FULL as MEMORY_FULL
 from bench.memory import MemoryResult
-from bench.processes import Placement
+from bench.placement import Placement
 from bench.suite import Measurements, Run
 
 SCHEMA_VERSION = 1

@@ -9,7 +9,7 @@ from bench import cluster, lag, loadgen, processes
 from bench.children import Child, MeasurementFailed, run_child
 from bench.client import counter_sum
 from bench.cluster import HOST, Cluster, Node
-from bench.processes import Placement
+from bench.placement import Placement
 from bench.raw import RawJob, RawResult
 from bench.workloads import DATABASE, READ_SQL
 

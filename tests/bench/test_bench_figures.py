@@ -6,7 +6,7 @@ from pathlib import Path
 from bench import processes
 from bench.client import counter_sum
 from bench.latency import summarize
-from bench.processes import Placement, default_placement
+from bench.placement import Placement, default_placement
 from bench.suite import seq_of
 
 

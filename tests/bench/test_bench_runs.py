@@ -15,7 +15,7 @@ from bench.answers import ConnectionLost, WrongAnswer
 from bench.children import Child, MeasurementFailed, run_child
 from bench.cluster import HOST, Cluster, NodeFailed, free_port, open_cluster
 from bench.loadgen import Job, LoadGenerator
-from bench.processes import default_placement
+from bench.placement import default_placement
 from bench.responder import canned_answer
 from bench.suite import Scenario, Sizes, Suite, read_scenarios
 from bench.workloads import DATABASE, READ_SQL
