@@ -104,7 +104,7 @@ def test_seeded_bugs_are_caught(bug: Bug) -> None:
 @pytest.mark.parametrize(
     ("bug", "rule"),
     [
-        (Bug.LOSES_ACKED, Rule.LEDGER),
+        (Bug.LOSES_ACKED, Rule.LOST),
         (Bug.FORWARDS_TWICE, Rule.LEDGER),
         (Bug.REFUSED_HAPPENS, Rule.LEDGER),
         (Bug.SAME_NUMBER, Rule.UNIQUE),

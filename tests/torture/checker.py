@@ -5,8 +5,8 @@ promise is checked directly:
 
 1. *unique*: acknowledged writes have bookmarks of their own, and one sequence number has one
    bookmark in all answers (a second one is a forked history);
-2. *ledger*: every acknowledged write is in it once, no refused or unknown one is, and its order
-   is the order of the sequence numbers;
+2. *lost*, *ledger*: every acknowledged write is in the ledger, once; no refused write and none that
+   nobody asked for is; and its order is the order of the sequence numbers;
 3. *real time*: a write that completed before another began comes before it (linearizable writes),
    and a read of the primary sees all that completed before it began;
 4. *session*: a write is newer than everything its session saw; a read is at least as new as
@@ -47,6 +47,7 @@ class Rule(enum.Enum):
     """The promises, by the names of the module's head."""
 
     UNIQUE = "unique"
+    LOST = "lost"
     LEDGER = "ledger"
     REAL_TIME = "real time"
     SESSION = "session"
@@ -76,9 +77,7 @@ def check(history: History) -> list[Violation]:
         _prefix(history),
     ]
     violations = [one for rule in rules for one in islice(rule, VIOLATIONS_MAX)]
-    if not any(
-        one.rule is Rule.LEDGER for one in violations
-    ):  # without an order there is no replay
+    if not any(one.rule in {Rule.LOST, Rule.LEDGER} for one in violations):  # an order to replay
         violations += islice(_snapshot(history), VIOLATIONS_MAX)
     return violations
 
@@ -137,7 +136,7 @@ def _ledger(history: History) -> Iterator[Violation]:
     for write, bookmark in _acked(history):
         if write.id not in present:
             message = f"write {write.id}, acknowledged as {bookmark}, is lost"
-            yield Violation(Rule.LEDGER, message, write)
+            yield Violation(Rule.LOST, message, write)
     yield from _ledger_order(history, by_id)
 
 

@@ -1,0 +1,106 @@
+"""A disk that fails: the log cannot be synced, a write finds no room, a file may not grow.
+
+The fault is real and meets a real process: `strace` makes one system call of the node fail, or
+the kernel's limit on the size of files does. Then: requests that fail say so truthfully (the
+checker compares every answer with the ledger), nothing is acknowledged that a kill -9 right
+after would lose, and when the fault is gone the node is back with everything that
+it acknowledged.
+"""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from tests.torture.chapters import run_chapter
+from tests.torture.cluster import POLL_S, Cluster, open_cluster
+from tests.torture.report import Report
+from tests.torture.sessions import Load
+
+FAULT_S_MAX = 6.0  # how long sessions run into the fault
+AFTER_FAULT_S = 0.7  # and go on after it was felt
+FILE_BYTES_MAX = 1_500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What fails: a system call (by strace's words), or writes beyond a file's size."""
+
+    name: str
+    inject: str = ""
+    file_bytes_max: int | None = None
+
+    @property
+    def wrapper(self) -> tuple[str, ...]:
+        """The command that starts the node so that the fault will strike."""
+        if not self.inject:
+            return ()
+        call = self.inject.partition(":")[0]
+        quiet = ("-qq", "-o", "/dev/null")
+        # -D: the node stays our own child, and strace goes when it goes.
+        return ("strace", "-D", "-f", *quiet, f"--trace={call}", f"--inject={self.inject}")
+
+
+FAULTS = (
+    Fault("eio-fdatasync-first", "fdatasync:error=EIO:when=3"),
+    Fault("eio-fdatasync", "fdatasync:error=EIO:when=60"),
+    Fault("eio-fdatasync-again", "fdatasync:error=EIO:when=40+25"),
+    Fault("enospc-pwrite", "pwrite64:error=ENOSPC:when=300"),
+    Fault("enospc-pwrite-again", "pwrite64:error=ENOSPC:when=200+97"),
+    Fault("eio-fsync", "fsync:error=EIO:when=2+2"),
+    Fault("efbig", file_bytes_max=FILE_BYTES_MAX),
+)
+CI_FAULTS = ("eio-fdatasync", "enospc-pwrite-again", "efbig")
+
+
+async def run_faults(report: Report, *, seed: int, names: tuple[str, ...] | None = None) -> None:
+    """Run each fault on a cluster of its own; ends early at the first violation."""
+    strace = _working_strace()
+    if strace:
+        report.skip(f"faults by strace: {strace}")
+    for fault in FAULTS:
+        if report.violations or (names is not None and fault.name not in names):
+            continue
+        if fault.inject and strace:
+            continue
+        async with open_cluster(report.folder / fault.name, replicas=1) as cluster:
+            await _run_fault(cluster, report, fault, seed)
+
+
+async def _run_fault(cluster: Cluster, report: Report, fault: Fault, seed: int) -> None:
+    async def happening(load: Load) -> None:
+        primary = cluster.primary
+        await primary.kill()
+        await primary.start(wrapper=fault.wrapper, file_bytes_max=fault.file_bytes_max)
+        await cluster.wait_ready(primary)
+        before = load.failures.copy()
+        for _ in range(round(FAULT_S_MAX / POLL_S)):
+            if load.failures > before:
+                break
+            await asyncio.sleep(POLL_S)
+        await asyncio.sleep(AFTER_FAULT_S)
+        felt = (load.failures - before).total()
+        report.say(f"{fault.name}: {felt} requests failed; {_acked(load)} writes acknowledged")
+        await primary.kill()  # whether it fenced itself, ended, or never noticed
+        await cluster.start()
+
+    await run_chapter(cluster, report, fault.name, seed, happening)
+
+
+def _acked(load: Load) -> int:
+    return sum(event.bookmark is not None for event in load.events)
+
+
+def _working_strace() -> str:
+    """Why strace cannot be used here, or ''."""
+    path = shutil.which("strace")
+    if path is None:
+        return "it is not installed"
+    probe = subprocess.run(
+        [path, "-D", "-f", "-qq", "-o", "/dev/null", sys.executable, "-c", "print(1)"],
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    return "" if probe.stdout.strip() == b"1" else f"it does not work: {probe.stderr[-200:]!r}"
