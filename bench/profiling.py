@@ -1,4 +1,4 @@
-"""Shows where the microseconds of one request go: `python -m bench.profile read|write|apply`.
+"""Shows where the microseconds of one request go: `python -m bench.profiling read|write|apply`.
 
 The node runs in a child whose main thread is profiled, from the end of the warm-up to the end
 of the run. Two methods, because each lies in its own way:
@@ -144,7 +144,7 @@ def print_lines(output: Path, cpu_us: float, top: int) -> None:
 def options_of(arguments: list[str]) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.profile", description="Profile one scenario."
+        prog="python -m bench.profiling", description="Profile one scenario."
     )
     parser.add_argument("scenario", choices=("read", "write", "apply"))
     parser.add_argument("--node", choices=("primary", "replica"), default="primary")
@@ -160,7 +160,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
 @contextlib.contextmanager
 def open_profiled(role: str, method: str, output: Path, module: str) -> Iterator[Cluster]:
     """Start a cluster in which the node of `role` is profiled."""
-    wrapped = ("-m", "bench.profile", "--be-node", str(output), method, module)
+    wrapped = ("-m", "bench.profiling", "--be-node", str(output), method, module)
     plain = ("-m", module)
     with open_cluster(
         primary_command=wrapped if role == "primary" and method else plain,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import profile
-from bench.profile import LineSampler
+from bench import profiling
+from bench.profiling import LineSampler
 
 
 def test_sampler_finds_the_busy_function() -> None:
@@ -40,13 +40,13 @@ def test_profile_of_a_node_names_its_functions(
 ) -> None:
     """A profiled stand-in serves the whole run, and its functions are in the table."""
     arguments = ["write", "--module", "tests.bench.standin", "--seconds", "0.5"]
-    options = profile.options_of([*arguments, "--connections", "4"])
-    requests, cpu_us = profile.run_scenario(options, method)
+    options = profiling.options_of([*arguments, "--connections", "4"])
+    requests, cpu_us = profiling.run_scenario(options, method)
     assert requests > 10
-    output: Path = profile.output_of(options, method)
+    output: Path = profiling.output_of(options, method)
     if method == "calls":
-        profile.print_calls(output, requests, 60)
+        profiling.print_calls(output, requests, 60)
     else:
-        profile.print_lines(output, cpu_us, 60)
+        profiling.print_lines(output, cpu_us, 60)
     output.unlink()
     assert "standin.py" in capsys.readouterr().out
