@@ -1,0 +1,207 @@
+"""The aiohttp application: administration, health, and queries that are not plain.
+
+The same query route as the fast path's, decoded by the same code: a client that sends its
+body in chunks or its name percent-encoded gets the same answers, only slower. Whatever
+happens, the answer is JSON.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
+from prometheus_client.registry import Collector
+
+from d1server.query import AdminRequest, Answer, NodeView
+from d1server.web.body import Body, BodySlow, BodyTooLarge, NoRoom
+from d1server.web.errors import Fault, answer_exception, refuse
+from d1server.web.front import Front
+from d1server.web.handed import HandedConnection
+from d1server.web.head import SHAPES, QueryHead
+from d1server.web.headers import read_wishes
+from d1server.web.health import HealthRoutes
+from d1server.web.limits import ADMIN_BODY_BYTES_MAX
+from d1server.web.response import answer_headers
+from proto.api import Shape
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ExpectHandler = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+
+_BODY_FAULTS: Final = {
+    BodyTooLarge: Fault.BODY_TOO_LARGE,
+    BodySlow: Fault.REQUEST_SLOW,
+    NoRoom: Fault.OVERLOADED,
+}
+_ROUTES_SHOWN: Final = (
+    "POST /db/{name}/query, POST /db/{name}/raw, GET or POST /db, GET or DELETE /db/{name},"
+    " POST /db/{name}/vacuum, GET /livez, /readyz, /status, /metrics"
+)
+
+
+def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> web.Application:
+    """Return the application of one listening socket."""
+    # Bodies are read and bounded in `Body`, never by aiohttp's `request.read()`.
+    app = web.Application(middlewares=[_open_boundary(front)])
+    queries = QueryRoutes(node, front)
+    administration = AdminRoutes(node, front)
+    health = HealthRoutes(node, front, collectors)
+    posts: dict[str, Handler] = {
+        "/db/{name}/query": queries.query,
+        "/db/{name}/raw": queries.raw,
+        "/db": administration.create,
+        "/db/{name}/vacuum": administration.vacuum,
+    }
+    gets: dict[str, Handler] = {
+        "/db": administration.list,
+        "/db/{name}": administration.info,
+        "/livez": health.livez,
+        "/readyz": health.readyz,
+        "/status": health.status,
+        "/metrics": health.metrics,
+    }
+    on_expect = _on_expect(front.limits.body_bytes_max)
+    for slash in ("", "/"):  # some clients put a slash at the end
+        for path, handler in posts.items():
+            app.router.add_post(path + slash, handler, expect_handler=on_expect)
+        for path, handler in gets.items():
+            app.router.add_get(path + slash, handler, expect_handler=on_expect)
+        path = "/db/{name}" + slash
+        app.router.add_delete(path, administration.delete, expect_handler=on_expect)
+    return app
+
+
+def to_response(answer: Answer, alias: str = "") -> web.Response:
+    """Return `answer` as aiohttp's; `alias` is the bookmark's second header name or empty."""
+    headers = answer_headers(answer, alias)
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+
+class QueryRoutes:
+    """`/query` and `/raw`."""
+
+    def __init__(self, node: NodeView, front: Front) -> None:
+        self._queries = node.queries
+        self._body_bytes_max = front.limits.body_bytes_max
+        self._room = front.room
+
+    async def query(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, SHAPES["query"])
+
+    async def raw(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, SHAPES["raw"])
+
+    async def _answer(self, request: web.Request, shape: Shape) -> web.StreamResponse:
+        wishes = read_wishes((name.lower(), value) for name, value in request.headers.items())
+        head = QueryHead(request.match_info["name"], shape, wishes)
+        body = Body(request, self._room, self._body_bytes_max)
+        try:
+            query = head.request(await body.read())
+            answer = self._queries.answer_now(query)
+            if answer is None:
+                answer = await self._queries.answer(query)
+        finally:
+            body.close()
+        return to_response(answer, wishes.answer_header)
+
+
+class AdminRoutes:
+    """Creating, listing and deleting databases."""
+
+    def __init__(self, node: NodeView, front: Front) -> None:
+        self._node = node
+        self._room = front.room
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        return await self._administer("create", request)
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        return await self._administer("list", request)
+
+    async def info(self, request: web.Request) -> web.StreamResponse:
+        return await self._administer("info", request)
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        return await self._administer("delete", request)
+
+    async def vacuum(self, request: web.Request) -> web.StreamResponse:
+        return await self._administer("vacuum", request)
+
+    async def _administer(self, op: str, request: web.Request) -> web.StreamResponse:
+        body = await Body(request, self._room, ADMIN_BODY_BYTES_MAX).read()
+        name = request.match_info.get("name", "")
+        answer = await self._node.administer(AdminRequest(op=op, database=name, body=body, hops=0))
+        return to_response(answer)
+
+
+def _open_boundary(front: Front) -> Middleware:
+    """Return the one place where requests through aiohttp are counted and errors answered."""
+    meter = front.meter
+
+    @web.middleware
+    async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, HandedConnection)
+        started = monotonic()
+        connection.begin_request()
+        try:
+            response = await _answer_or_refuse(request, handler)
+        finally:
+            connection.end_request()
+        meter.answers[response.status] += 1
+        meter.aside.add(monotonic() - started)
+        return response
+
+    return boundary
+
+
+async def _answer_or_refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.version < (1, 1) and hdrs.TRANSFER_ENCODING in request.headers:
+        # No reader of HTTP/1.0 agrees with the next one on where such a request ends.
+        return _refuse_and_close(
+            Fault.REQUEST_INVALID, "Transfer-Encoding needs HTTP/1.1: send Content-Length"
+        )
+    try:
+        return await handler(request)
+    except web.HTTPException as exc:
+        return _refuse_route(request, exc)
+    except (BodyTooLarge, BodySlow, NoRoom) as exc:
+        return _refuse_and_close(_BODY_FAULTS[type(exc)], str(exc))
+    except ConnectionError:
+        raise  # the client is gone: aiohttp's to clean up
+    except Exception as exc:
+        return to_response(answer_exception(exc))
+
+
+def _refuse_and_close(fault: Fault, message: str) -> web.StreamResponse:
+    response = to_response(refuse(fault, message))
+    response.force_close()
+    return response
+
+
+def _refuse_route(request: web.Request, exc: web.HTTPException) -> web.StreamResponse:
+    if isinstance(exc, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(exc.allowed_methods))
+        text = f"{request.method} is not served at {request.path}: use {allowed}"
+        response = to_response(refuse(Fault.METHOD_WRONG, text))
+        response.headers["allow"] = allowed
+        return response
+    if exc.status == 404:
+        text = f"nothing is served at {request.path}; there is {_ROUTES_SHOWN}"
+        return to_response(refuse(Fault.ROUTE_UNKNOWN, text))
+    return to_response(refuse(Fault.REQUEST_INVALID, f"{exc.status} {exc.reason}"))
+
+
+def _on_expect(bytes_max: int) -> ExpectHandler:
+    """Return what answers an Expect header: no body is asked for that would be refused."""
+
+    async def on_expect(request: web.Request) -> web.StreamResponse | None:
+        if request.headers[hdrs.EXPECT].lower() != "100-continue":
+            text = "the only Expect header served is 100-continue"
+            return _refuse_and_close(Fault.EXPECTATION_UNKNOWN, text)
+        if (request.content_length or 0) <= bytes_max and request.version >= (1, 1):
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer itself has not begun
+        return None
+
+    return on_expect

@@ -1,0 +1,121 @@
+"""aiohttp's own connection, with this server's bounds and JSON errors.
+
+aiohttp limits sizes, not times: a dripped head, a client that does not read, and a body
+that stalls would each keep a connection for as long as they like. Here the first two get a
+deadline; the body's is where the body is read (`app.py`).
+"""
+
+import asyncio
+import logging
+from time import monotonic
+from typing import Final
+
+from aiohttp import web
+
+from d1server.web.errors import Fault, answer_exception, refuse
+from d1server.web.front import Front
+from d1server.web.limits import (
+    HEAD_S_MAX,
+    IDLE_S_MAX,
+    LINGER_S_MAX,
+    WRITE_BYTES_MIN,
+    WRITE_STALL_S_MAX,
+)
+from d1server.web.response import answer_headers
+
+log = logging.getLogger(__name__)
+NEVER: Final = float("inf")
+
+
+class HandedConnection(web.RequestHandler):
+    """A connection that the fast path has given away."""
+
+    __slots__ = ("_busy", "_front", "_unsent_bytes", "deadline")
+
+    def __init__(self, manager: web.Server, front: Front) -> None:
+        super().__init__(
+            manager,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=IDLE_S_MAX,
+            lingering_time=LINGER_S_MAX,
+            access_log=None,  # type: ignore[arg-type]  # how aiohttp spells: no log
+        )
+        self._front = front
+        self._busy = False  # between `begin_request` and `end_request`
+        self._unsent_bytes = 0
+        self.deadline = NEVER
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._front.clients.add(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._front.clients.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy and self.deadline == NEVER:
+            self.deadline = monotonic() + HEAD_S_MAX  # `begin_request` lifts it
+        super().data_received(data)
+
+    def begin_request(self) -> None:
+        """A whole head is here, and its handler begins."""
+        self._busy = True
+        if not self.writing_paused:
+            self.deadline = NEVER
+
+    def end_request(self) -> None:
+        """The handler is done."""
+        self._busy = False
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.transport is not None:
+            self._unsent_bytes = self.transport.get_write_buffer_size()
+        self.deadline = monotonic() + WRITE_STALL_S_MAX
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.deadline = NEVER
+
+    def on_deadline(self, now: float) -> None:
+        if self.transport is None:
+            self.deadline = NEVER
+        elif self.writing_paused:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent > self._unsent_bytes - WRITE_BYTES_MIN:
+                self.drop()
+            self._unsent_bytes = unsent
+            self.deadline = now + WRITE_STALL_S_MAX
+        else:
+            self.force_close()
+
+    def stop_when_answered(self) -> None:
+        self.close()
+
+    def drop(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what aiohttp itself refuses or fails at, in JSON; the connection closes."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer is under way: nothing else can be said")
+        if status < 500:
+            log.debug("refused: %s", message)
+            text = f"this is not HTTP as it should be: {message or 'bad request'}"
+            answer = refuse(Fault.REQUEST_INVALID, text)
+        else:
+            answer = answer_exception(exc if isinstance(exc, Exception) else Exception(message))
+        self._front.meter.answers[answer.status] += 1
+        response = web.Response(
+            status=answer.status, body=answer.body, headers=answer_headers(answer, "")
+        )
+        response.force_close()
+        return response

@@ -1,0 +1,212 @@
+"""Reading the head of a query: is it a plain one, and what does it ask for.
+
+Pure: the exact bytes of a request's head in, a `QueryHead` out, or None for anything that is
+not beyond doubt a plain query. None is no verdict: aiohttp looks at those, and refuses or serves
+them.
+
+Two readers of HTTP behind one socket must never disagree on where a request ends, so a
+head is taken here only if llhttp takes it in its strict mode and every rule below holds:
+
+1. `POST /db/{name}/query` or `/raw` with HTTP/1.1, the name in plain characters, no query string;
+2. exactly one Host and exactly one Content-Length of at most FAST_BODY_BYTES_MAX, digits only;
+3. no Transfer-Encoding, Expect, Upgrade, Content-Encoding, Trailer or TE;
+4. at most one Connection, `keep-alive` or `close`;
+5. at most HEAD_BYTES_MAX and HEADERS_MAX;
+6. the session headers are valid (`headers.py`).
+
+Keep-alive clients repeat their head, so `HeadCache` keeps what was read under the exact
+bytes: a repeated head costs a lookup, a new one the strict reading above.
+"""
+
+import re
+from typing import Final
+
+import httptools
+
+from d1server.query import QueryRequest
+from d1server.web.headers import BOOKMARK_HEADER, WISH_NAMES, Wishes, read_wishes
+from d1server.web.limits import FAST_BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX
+from proto.api import Shape, decode_query
+from proto.errors import RequestInvalid
+
+HEAD_END: Final = b"\r\n\r\n"
+SHAPES: Final = {"query": Shape.OBJECTS, "raw": Shape.ARRAYS}
+
+_PREFIX: Final = b"POST /db/"
+_TARGET: Final = re.compile(rb"/db/([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})/(query|raw)")
+_LENGTH: Final = re.compile(rb"[0-9]{1,9}")
+_HOST: Final = re.compile(rb"[A-Za-z0-9_.:\[\]-]{1,255}")
+_PLAIN: Final = frozenset({b"host", b"content-length", b"connection"})
+_FRAMING: Final = _PLAIN | {
+    b"transfer-encoding",
+    b"expect",
+    b"upgrade",
+    b"content-encoding",
+    b"trailer",
+    b"te",
+}
+_WISHES: Final = frozenset(name.encode() for name in WISH_NAMES)
+_KEEPS_OPEN: Final = {b"keep-alive": True, b"close": False}
+
+
+class QueryHead:
+    """What the head of one query says, ready to be joined with its body."""
+
+    __slots__ = ("alias", "content_length", "database", "keep_alive", "shape", "wishes")
+
+    def __init__(
+        self,
+        database: str,
+        shape: Shape,
+        wishes: Wishes,
+        *,
+        content_length: int = 0,
+        keep_alive: bool = True,
+    ) -> None:
+        self.database = database
+        self.shape = shape
+        self.wishes = wishes
+        self.content_length = content_length
+        self.keep_alive = keep_alive
+        name = wishes.answer_header
+        # The second name under which the answer carries its bookmark; empty: none.
+        self.alias = b"" if name == BOOKMARK_HEADER else name.encode()
+
+    def request(self, body: bytes) -> QueryRequest:
+        """Decode `body` and join it with the head. Raises `RequestInvalid`."""
+        constraint, bookmark, max_wait_s, on_timeout, idempotency_key, _ = self.wishes
+        return QueryRequest(
+            database=self.database,
+            statements=decode_query(body),
+            shape=self.shape,
+            constraint=constraint,
+            bookmark=bookmark,
+            max_wait_s=max_wait_s,
+            on_timeout=on_timeout,
+            idempotency_key=idempotency_key,
+            hops=0,
+            body=body,
+        )
+
+
+class _Fields:
+    """What llhttp finds in a head."""
+
+    __slots__ = ("complete", "count", "framing", "target", "wishes")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.count = 0  # of all headers
+        self.framing: list[tuple[bytes, bytes]] = []
+        self.wishes: list[tuple[str, str]] = []
+        self.complete = False
+
+    def on_url(self, target: bytes) -> None:
+        self.target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.count += 1
+        name = name.lower()
+        if name in _FRAMING:
+            self.framing.append((name, value))
+        elif name in _WISHES:
+            self.wishes.append((name.decode("ascii"), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def may_be_query(data: bytes | bytearray) -> bool:
+    """Tell whether bytes that do not end a head yet could become one that is served here."""
+    if len(data) > HEAD_BYTES_MAX or not data.startswith(_PREFIX[: len(data)]):
+        return False
+    # A lone LF ends a line for lenient readers: do not wait for a CR LF CR LF that never comes.
+    return data.count(b"\n") == data.count(b"\r\n")
+
+
+def read_head(raw: bytes) -> QueryHead | None:
+    """Read a whole head, from its first byte to the empty line; None: not beyond doubt ours."""
+    if len(raw) > HEAD_BYTES_MAX or not raw.startswith(_PREFIX):
+        return None
+    fields = _Fields()
+    parser = httptools.HttpRequestParser(fields)
+    try:
+        parser.feed_data(raw)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    if not fields.complete or parser.get_method() != b"POST":
+        return None
+    if parser.get_http_version() != "1.1" or parser.should_upgrade():
+        return None
+    return _read_fields(fields)
+
+
+def _read_fields(fields: _Fields) -> QueryHead | None:
+    target = _TARGET.fullmatch(fields.target)
+    if target is None or fields.count > HEADERS_MAX:
+        return None
+    plain = _read_framing(fields.framing)
+    if plain is None:
+        return None
+    content_length, keep_alive = plain
+    try:
+        wishes = read_wishes(fields.wishes)
+    except RequestInvalid:
+        return None
+    database, route = target.group(1).decode(), target.group(2).decode()
+    return QueryHead(
+        database, SHAPES[route], wishes, content_length=content_length, keep_alive=keep_alive
+    )
+
+
+def _read_framing(framing: list[tuple[bytes, bytes]]) -> tuple[int, bool] | None:
+    """Return the body's length and whether the connection stays; None: a surprise."""
+    found = dict(framing)
+    if len(found) != len(framing) or not found.keys() <= _PLAIN:
+        return None
+    host, length = found.get(b"host"), found.get(b"content-length")
+    if host is None or not _HOST.fullmatch(host) or length is None or not _LENGTH.fullmatch(length):
+        return None
+    connection = found.get(b"connection", b"keep-alive").lower()
+    content_length = int(length)
+    if connection not in _KEEPS_OPEN or content_length > FAST_BODY_BYTES_MAX:
+        return None
+    return content_length, _KEEPS_OPEN[connection]
+
+
+class HeadCache:
+    """Heads read before, by their exact bytes; at most `2 * heads_max`, recent ones kept.
+
+    Two generations instead of a list in order of use: a hit in the young one is one
+    lookup; when it is full it becomes the old one, and what is used again moves back.
+    """
+
+    __slots__ = ("_heads_max", "_old", "_raw_bytes_max", "_young", "misses")
+
+    def __init__(self, heads_max: int = 512, *, raw_bytes_max: int = 2048) -> None:
+        self._heads_max = heads_max
+        self._raw_bytes_max = raw_bytes_max
+        self._young: dict[bytes, QueryHead] = {}
+        self._old: dict[bytes, QueryHead] = {}
+        self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def read(self, raw: bytes) -> QueryHead | None:
+        """`read_head`, at the price of a lookup when these bytes were read before."""
+        head = self._young.get(raw)
+        return head if head is not None else self._read_other(raw)
+
+    def _read_other(self, raw: bytes) -> QueryHead | None:
+        head = self._old.get(raw)
+        if head is None:
+            self.misses += 1
+            head = read_head(raw)
+            # A head with a key of its own does not come again, one of aiohttp's is not kept.
+            if head is None or len(raw) > self._raw_bytes_max or head.wishes.idempotency_key:
+                return head
+        if len(self._young) >= self._heads_max:
+            self._old, self._young = self._young, {}
+        self._young[raw] = head
+        return head

@@ -1,0 +1,94 @@
+"""Starting and stopping the HTTP side of a node: one listening socket, two minds behind it.
+
+Stop order:
+
+1. the socket stops listening;
+2. idle connections close, the others after the answer that they owe;
+3. what still runs after `stop_s_max` is cancelled, and its connections are dropped.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import NoReturn
+
+from aiohttp import web
+from prometheus_client.registry import Collector
+
+from d1server.metrics import HttpMeter
+from d1server.query import NodeView
+from d1server.web.app import open_app
+from d1server.web.fastpath import FastConnection
+from d1server.web.front import Front
+from d1server.web.handed import HandedConnection
+from d1server.web.limits import SWEEP_S, HttpLimits
+
+
+@asynccontextmanager
+async def serving(
+    node: NodeView,
+    host: str,
+    port: int,
+    *,
+    limits: HttpLimits | None = None,
+    collectors: Sequence[Collector] = (),
+) -> AsyncIterator[Front]:
+    """Serve `node` at `host`:`port` while the block runs; `Front.address` is what was bound.
+
+    Port 0 takes a free one. `collectors` add to /metrics.
+    """
+    limits = limits or HttpLimits()
+    front = Front(node.queries, limits, HttpMeter())
+    runner = web.AppRunner(
+        open_app(node, front, collectors),
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=limits.stop_s_max,
+    )
+    await runner.setup()
+    manager = runner.server
+    assert manager is not None
+
+    def open_connection() -> FastConnection:
+        return FastConnection(front, lambda: HandedConnection(manager, front))
+
+    loop = asyncio.get_running_loop()
+    sweeping = asyncio.create_task(_sweep(front), name="http:sweep")
+    try:
+        listener = await loop.create_server(open_connection, host, port, backlog=1024)
+        try:
+            front.address = listener.sockets[0].getsockname()[:2]
+            yield front
+        finally:
+            listener.close()
+            await _stop(front, runner)
+    finally:
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
+
+
+async def serve(node: NodeView, host: str, port: int, *, limits: HttpLimits) -> NoReturn:
+    """Serve `node` until cancelled."""
+    async with serving(node, host, port, limits=limits):
+        await asyncio.get_running_loop().create_future()
+    raise AssertionError("nothing ends the wait but a cancellation")
+
+
+async def _sweep(front: Front) -> NoReturn:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        front.sweep(monotonic())
+
+
+async def _stop(front: Front, runner: web.AppRunner) -> None:
+    front.stop()
+    if front.requests:
+        await asyncio.wait(front.requests, timeout=front.limits.stop_s_max)
+    for request in list(front.requests):
+        request.cancel()
+    await runner.cleanup()
+    for client in list(front.clients):
+        client.drop()
+    if front.requests:
+        await asyncio.wait(front.requests, timeout=front.limits.stop_s_max)

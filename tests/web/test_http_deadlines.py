@@ -1,0 +1,162 @@
+"""Slow, idle and stopping: nobody holds a connection for ever.
+
+The clock is the argument of `Front.sweep`, so no test waits for a real deadline.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from time import monotonic
+
+import pytest
+
+from d1server.web import body as body_module
+from d1server.web.front import Front
+from d1server.web.limits import (
+    BODY_S_MAX,
+    HEAD_S_MAX,
+    IDLE_S_MAX,
+    LINGER_S_MAX,
+    HttpLimits,
+    body_s_max,
+)
+from d1server.web.serve import serving
+from tests.web.memory_node import MemoryNode
+from tests.web.raw_client import RawClient, connected, query, rows, wait_until
+
+SLACK_S = 2.0  # by which a test may be slower than it looks
+HEAD = b"POST /db/shop/query HTTP/1.1\r\nHost: x\r\n"
+GET_HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+
+
+async def test_an_idle_connection_is_closed(client: RawClient, front: Front) -> None:
+    """Between requests a connection lives IDLE_S_MAX, and a request renews it."""
+    await client.exchange(query("SELECT 1"))
+    front.sweep(monotonic() + IDLE_S_MAX - SLACK_S)
+    await client.exchange(query("SELECT 1"))
+    front.sweep(monotonic() + IDLE_S_MAX)
+    assert await client.is_closed()
+    assert not front.clients
+
+
+async def test_a_stalled_head_is_answered_408(client: RawClient, front: Front) -> None:
+    """A head must be complete HEAD_S_MAX after its first byte; dripping it does not help."""
+    client.send(HEAD)
+    await wait_until(lambda: _deadline(front) < monotonic() + HEAD_S_MAX)
+    begun = _deadline(front)
+    for _ in range(5):
+        client.send(b"A: b\r\n")
+        await asyncio.sleep(0.01)
+    assert _deadline(front) == begun
+    front.sweep(begun)
+    response = await client.response()
+    assert response.status == 408
+    assert response.headers["x-should-retry"] == "true"
+    assert await client.is_closed()
+
+
+async def test_a_stalled_body_is_answered_408(client: RawClient, front: Front) -> None:
+    """A small body must be complete BODY_S_MAX after its head."""
+    client.send(query("SELECT 1")[:-5])
+    await wait_until(lambda: IDLE_S_MAX / 2 > _deadline(front) - monotonic() > HEAD_S_MAX)
+    client.send(b"x")
+    await asyncio.sleep(0.01)
+    front.sweep(monotonic() + BODY_S_MAX)
+    assert (await client.response()).status == 408
+    front.sweep(monotonic() + LINGER_S_MAX)
+    await wait_until(lambda: not front.clients)
+
+
+async def test_a_stalled_head_at_aiohttp_is_closed(client: RawClient, front: Front) -> None:
+    """A connection that was handed over has the same time for its heads."""
+    await client.exchange(GET_HEAD, b"\r\n")
+    client.send(GET_HEAD)
+    await wait_until(lambda: _deadline(front) < monotonic() + HEAD_S_MAX)
+    front.sweep(_deadline(front))
+    assert await client.is_closed()
+    assert not front.clients
+
+
+async def test_a_request_in_the_making_has_no_deadline_here(
+    client: RawClient, front: Front, node: MemoryNode
+) -> None:
+    """How long a query may take is the node's decision, on both ways in."""
+    for request in (query("SELECT 1 AS a"), query("SELECT 1 AS a", path="/db/shop/query/")):
+        with node.held():
+            client.send(request)
+            await wait_until(lambda: node.waiting)
+            front.sweep(monotonic() + 10_000)
+        assert rows(await client.response()) == [{"a": 1}]
+
+
+async def test_a_dripped_large_body_is_answered_408(
+    client: RawClient, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through aiohttp, too, a body must keep coming.
+
+    Method: shrink the patience, send a byte now and then; the answer comes while most of the
+    body is missing.
+    """
+    monkeypatch.setattr(body_module, "body_s_max", lambda size: 0.1 + size / 10_000)
+    client.send(HEAD, b"Content-Length: 1000000\r\n\r\n")
+    response = asyncio.create_task(client.response())
+    while not response.done():
+        client.send(b" ")
+        await asyncio.sleep(0.02)
+    assert (await response).status == 408
+    assert front.room.bytes_free == front.limits.bodies_bytes_max
+
+
+def test_patience_with_a_body_grows_with_what_came() -> None:
+    """A slow line is no attack: a body that comes at 16 KiB/s is never cut off."""
+    assert body_s_max(0) == BODY_S_MAX
+    for megabytes in range(1, 33):
+        size = megabytes * 2**20
+        assert body_s_max(size) > size / (16 * 1024)
+
+
+async def test_stopping_finishes_what_was_begun(node: MemoryNode) -> None:
+    """A stop closes idle connections, answers the requests in the making, takes no new ones."""
+    async with AsyncExitStack() as clients:
+        async with serving(node, "127.0.0.1", 0) as front:
+            idle, fast, slow, aside = [
+                await clients.enter_async_context(connected(front.address)) for _ in range(4)
+            ]
+            await idle.exchange(query("SELECT 0"))
+            await aside.exchange(GET_HEAD, b"\r\n")
+            node.hold()
+            fast.send(query("SELECT 1 AS a"))
+            slow.send(query("SELECT 2 AS a", path="/db/shop/query/"))
+            await wait_until(lambda: node.waiting == 2)
+            asyncio.get_running_loop().call_later(0.05, node.release)
+        response = await fast.response()
+        assert response.headers["connection"] == "close"
+        assert rows(response) == [{"a": 1}]
+        assert rows(await slow.response()) == [{"a": 2}]
+        assert await idle.is_closed()
+        assert await aside.is_closed()
+    with pytest.raises(ConnectionRefusedError):
+        async with connected(front.address):
+            pass
+
+
+async def test_stopping_does_not_wait_for_ever(node: MemoryNode) -> None:
+    """Requests that do not end are cancelled after `stop_s_max`, on both ways in."""
+    began = monotonic()
+    limits = HttpLimits(stop_s_max=0.2)
+    async with AsyncExitStack() as clients:
+        async with serving(node, "127.0.0.1", 0, limits=limits) as front:
+            fast, slow = [
+                await clients.enter_async_context(connected(front.address)) for _ in range(2)
+            ]
+            node.hold()
+            fast.send(query("SELECT 1"))
+            slow.send(query("SELECT 2", path="/db/shop/query/"))
+            await wait_until(lambda: node.waiting == 2)
+        assert node.cancelled == 2
+        assert monotonic() - began < 5 * SLACK_S
+        await wait_until(lambda: not front.clients)
+
+
+def _deadline(front: Front) -> float:
+    (connection,) = front.clients
+    return connection.deadline
