@@ -30,7 +30,7 @@ def test_sampler_finds_the_busy_function() -> None:
         (name, count) for name, count in sampler.functions.items() if name.endswith(".spin")
     )
     assert count >= 4
-    assert "test_bench_profile.py" in name
+    assert "test_bench_profiling.py" in name
     assert "test_sampler_finds_the_busy_function" in sampler.text(200)
 
 
