@@ -25,6 +25,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import apsw
 import msgspec
 
 from tests.torture.comparison import differing_pages
@@ -273,7 +274,11 @@ class Cluster:
         for file in sorted((self.primary.data_dir / "databases").glob("*/db.sqlite")):
             for replica in self.replicas:
                 other = replica.data_dir / "databases" / file.parent.name / file.name
-                if pages := differing_pages(file, other):
+                try:
+                    pages = differing_pages(file, other)
+                except apsw.Error as exc:
+                    raise Differs(f"{other} or {file} cannot be opened: {exc}") from exc
+                if pages:
                     raise Differs(f"{other} differs from {file} in pages {pages[:20]}")
                 compared += 1
         return compared

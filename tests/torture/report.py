@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+import d1server
 from tests.torture.checker import Rule, Violation, check
 from tests.torture.cluster import Differs
 from tests.torture.history import History, Outcome, Write, write_jsonl
@@ -102,7 +103,7 @@ def versions() -> dict[str, str]:
     """The versions that matter to a result."""
     names = ("aiohttp", "apsw", "uvloop")
     return {
-        "d1server": version("d1server"),
+        "d1server": d1server.__version__,
         "python": platform.python_version(),
         "kernel": platform.release() if sys.platform == "linux" else sys.platform,
         **{name: version(name) for name in names},
