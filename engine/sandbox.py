@@ -1,0 +1,482 @@
+"""One SQLite connection on which SQL from strangers is safe to run.
+
+Two kinds of statements run here. Those from outside pass the authorizer
+(`engine/permissions.py`), the limits and the clock. The server's own (`execute_internal`)
+pass none of them.
+
+Invariants:
+
+1. SQLite asks the authorizer while it *prepares* a statement, and apsw keeps prepared
+   statements by their text. So the server's own texts carry a comment that nobody outside
+   can know: a caller's "BEGIN IMMEDIATE" is never found as ours.
+2. The commit log is what is durable, not SQLite's files: `synchronous` is OFF, nothing is
+   checkpointed but by the owner.
+3. A setting that a caller changes (`PRAGMA case_sensitive_like`) lasts until the end of its
+   request, `limit_time`.
+4. A statement that runs out of time or space is stopped, as far as SQLite can be stopped: not
+   within one instruction of its virtual machine. See `SLOW_FUNCTIONS`.
+
+One thread at a time uses a sandbox; only `interrupt` may come from any thread.
+"""
+
+import math
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import apsw
+
+from engine.errors import BudgetExceeded, DatabaseDamaged, DeadlineExceeded, StatementRefused
+from engine.permissions import MODULES, Trait, denial, names_hidden, traits
+from engine.spill import spilled_bytes
+from proto.api import SqlValue
+
+MIB: Final = 1024 * 1024
+
+PAGE_SIZE: Final = 4096
+CACHE_KIB_WRITER: Final = 32 * 1024  # a random update costs 3 times as much with SQLite's 2 MB
+CACHE_KIB_READER: Final = 16 * 1024
+BUSY_TIMEOUT_MS: Final = 1000  # only recovery and the start of a WAL can be in the way
+STATEMENTS_KEPT: Final = 128  # prepared, per connection
+INLINE_S_MAX: Final = 0.05  # a budget up to this is one of the event loop's
+
+_INLINE_STEPS: Final = 64  # between two looks at the clock; one step may take 10 ms
+_THREAD_STEPS: Final = 100_000  # between two looks at the space; a timer looks at the clock
+_SPILL_CHECK_S: Final = 0.1
+_SETTINGS: Final = (
+    "PRAGMA case_sensitive_like=0",
+    "PRAGMA defer_foreign_keys=0",
+    "PRAGMA foreign_keys=1",
+    "PRAGMA ignore_check_constraints=0",
+    "PRAGMA legacy_alter_table=0",
+    "PRAGMA recursive_triggers=0",
+    "PRAGMA reverse_unordered_selects=0",
+)
+_SECRET: Final = secrets.token_hex(16)
+_TRANSACTION_TEXT: Final = (
+    "To execute a transaction, please send the statements as one batch "
+    '({"batch": [...]}, or several statements in one "sql") instead of the SQL BEGIN TRANSACTION '
+    "or SAVEPOINT statements. A batch is one transaction: it is rolled back as a whole if one of "
+    "its statements fails."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlLimits:
+    """How large SQL from outside may be. The defaults are D1's, where no reason is given."""
+
+    statement_bytes_max: int = 100_000
+    value_bytes_max: int = 2_000_000  # a string, a blob or a row
+    columns_max: int = 100
+    expression_depth_max: int = 200  # D1: 100, which ordinary programs exceed
+    compound_selects_max: int = 5
+    instructions_max: int = 250_000  # D1: 25,000, a tenth of an INSERT of 100,000 bytes
+    function_arguments_max: int = 127
+    pattern_bytes_max: int = 50  # LIKE and GLOB
+    variables_max: int = 100
+    trigger_depth_max: int = 10
+    result_bytes_max: int = 32 * MIB  # of all statements of one request; memory, not D1's
+    memory_bytes_max: int = 256 * MIB  # what one statement may add to SQLite's memory
+    spill_bytes_max: int = 2048 * MIB  # temporary files of all statements of this process
+
+
+class Prepared(NamedTuple):
+    """What SQLite says of a statement before it runs."""
+
+    is_readonly: bool
+    is_explain: bool
+    parameters: int
+    columns: tuple[str, ...]
+    found: Trait
+
+
+class Sandbox:
+    """See the module's head."""
+
+    def __init__(self, connection: apsw.Connection, limits: SqlLimits) -> None:
+        """Use `open_writer` or `open_reader`."""
+        self.connection = connection
+        self.limits = limits
+        self.cursor = connection.cursor()
+        self.is_in_request = False  # within `limit_time`
+        self.result_bytes = 0  # of this request so far
+        self.prepares = 0  # grows whenever SQLite prepares a statement from outside, again or anew
+        self._planning = connection.cursor()
+        self._planning.exec_trace = self._abort_before_first_step
+        self._prepared: Prepared | None = None
+        self._is_internal = False
+        self._found = Trait.NONE
+        self._has_changed_settings = False
+        self._denied: tuple[int, str] | None = None
+        self._time_limit = _TimeLimit(self)
+        self._stop_at = math.inf
+        self._stopped_for = ""
+        self._memory_at_start = 0
+        self._spill_check_at = 0.0
+        self.is_inline = False  # whether the present budget is one of the event loop's
+        self._steps = 0  # of the progress handler that is installed
+        self._harden()
+
+    @classmethod
+    def open_writer(cls, path: Path, limits: SqlLimits) -> Self:
+        """Open a database's one writing connection; makes the file if there is none."""
+        connection = apsw.Connection(str(path), statementcachesize=STATEMENTS_KEPT)
+        _configure(connection, cache_kib=CACHE_KIB_WRITER)
+        connection.pragma("page_size", PAGE_SIZE)
+        connection.pragma("journal_mode", "wal")
+        return cls(connection, limits)
+
+    @classmethod
+    def open_reader(cls, path: Path, limits: SqlLimits) -> Self:
+        """Open a connection that cannot write. The database must exist."""
+        connection = apsw.Connection(
+            str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=STATEMENTS_KEPT
+        )
+        _configure(connection, cache_kib=CACHE_KIB_READER)
+        connection.pragma("query_only", True)
+        return cls(connection, limits)
+
+    def _harden(self) -> None:
+        connection, limits = self.connection, self.limits
+        connection.pragma("foreign_keys", True)
+        connection.drop_modules(MODULES)
+        for option, value in (
+            (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
+            (apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 0),
+            (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
+            (apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0),
+            (apsw.SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, 0),
+        ):
+            connection.config(option, value)
+        for limit, most in (
+            (apsw.SQLITE_LIMIT_SQL_LENGTH, limits.statement_bytes_max),
+            (apsw.SQLITE_LIMIT_LENGTH, limits.value_bytes_max),
+            (apsw.SQLITE_LIMIT_COLUMN, limits.columns_max),
+            (apsw.SQLITE_LIMIT_EXPR_DEPTH, limits.expression_depth_max),
+            (apsw.SQLITE_LIMIT_COMPOUND_SELECT, limits.compound_selects_max),
+            (apsw.SQLITE_LIMIT_VDBE_OP, limits.instructions_max),
+            (apsw.SQLITE_LIMIT_FUNCTION_ARG, limits.function_arguments_max),
+            (apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, limits.pattern_bytes_max),
+            (apsw.SQLITE_LIMIT_VARIABLE_NUMBER, limits.variables_max),
+            (apsw.SQLITE_LIMIT_TRIGGER_DEPTH, limits.trigger_depth_max),
+            (apsw.SQLITE_LIMIT_ATTACHED, 0),
+            (apsw.SQLITE_LIMIT_WORKER_THREADS, 0),
+        ):
+            connection.limit(limit, most)
+        connection.authorizer = self._authorize
+        self._watch(is_inline=False)
+
+    def _watch(self, *, is_inline: bool) -> None:
+        steps = _INLINE_STEPS if is_inline else _THREAD_STEPS
+        if steps != self._steps:
+            self._steps = steps
+            handler = self._is_late if is_inline else self._is_late_or_large
+            self.connection.set_progress_handler(handler, steps)
+
+    # What SQLite asks.
+
+    def _authorize(
+        self,
+        action: int,
+        first: str | None,
+        second: str | None,
+        schema: str | None,
+        _inner: str | None,
+    ) -> int:
+        if self._is_internal:
+            return apsw.SQLITE_OK
+        self.prepares += 1
+        reason = denial(action, first, second, schema)
+        if reason is not None:
+            self._denied = (action, reason)
+            return apsw.SQLITE_DENY
+        found = traits(action, first, second)
+        if found:
+            self._found |= found
+            if Trait.SETS in found:  # SQLite sets it now, not when the statement runs
+                self._has_changed_settings = True
+        return apsw.SQLITE_OK
+
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self._stop_at and not self._is_internal
+
+    def _is_late_or_large(self) -> bool:
+        if self._is_internal:
+            return False
+        now = time.monotonic()
+        if now >= self._stop_at:
+            return True
+        if apsw.memory_used() - self._memory_at_start > self.limits.memory_bytes_max:
+            self._stopped_for = f"more than {self.limits.memory_bytes_max} bytes of memory"
+        elif now >= self._spill_check_at:
+            self._spill_check_at = now + _SPILL_CHECK_S
+            if spilled_bytes() > self.limits.spill_bytes_max:
+                self._stopped_for = "more room for temporary files than there is"
+        return bool(self._stopped_for)
+
+    def _abort_before_first_step(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
+        self._prepared = Prepared(
+            is_readonly=cursor.is_readonly,
+            is_explain=cursor.is_explain != 0,
+            parameters=cursor.bindings_count,
+            columns=tuple([column[0] for column in cursor.get_description()]),
+            found=self._found,
+        )
+        self._prepared_text = sql
+        return False
+
+    # What the engine asks.
+
+    def prepare(self, sql: str) -> Prepared:
+        """Ask SQLite what a statement is, without running it. Raises `StatementRefused`."""
+        if "\0" in sql:
+            raise StatementRefused(
+                "unrecognized token: a NUL character in the SQL text",
+                "bind a value that holds NUL as a parameter",
+            )
+        before = self.prepares
+        prepared = self._prepare(sql, can_cache=True)
+        if self.prepares == before:  # found in apsw's cache, or SQLite had nothing to ask
+            prepared = self._prepare(sql, can_cache=False)
+        if self.prepares == before:  # REINDEX and VACUUM ask nothing
+            prepared = prepared._replace(found=Trait.WRITES | Trait.SCHEMA)
+        if names_hidden(sql, prepared.found):
+            raise StatementRefused(
+                "not authorized: SQLITE_AUTH", "names that begin with _cf_ or _d1_ are reserved"
+            )
+        return prepared
+
+    def _prepare(self, sql: str, *, can_cache: bool) -> Prepared:
+        self._found = Trait.NONE
+        parameters = sql.count("?")  # a guess, which saves an exception
+        try:
+            try:
+                self._planning.execute(sql, (None,) * parameters, can_cache=can_cache)
+            except apsw.BindingsError:
+                parameters = self._planning.bindings_count
+                self._planning.execute(sql, (None,) * parameters, can_cache=can_cache)
+        except apsw.ExecTraceAbort:
+            pass
+        except (apsw.Error, UnicodeError) as exc:
+            raise self.refusal(exc) from exc
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or len(self._prepared_text) != len(sql):
+            raise StatementRefused("A prepared SQL statement must contain only one statement.")
+        return prepared
+
+    def execute_internal(
+        self, sql: str, params: Sequence[SqlValue] = ()
+    ) -> list[tuple[SqlValue, ...]]:
+        """Run one of the server's own statements, past the authorizer and the clock.
+
+        Raises `StatementRefused` for a constraint (a deferred foreign key at COMMIT),
+        `apsw.Error` otherwise.
+        """
+        self._is_internal = True
+        try:
+            return self.cursor.execute(_marked(sql), params).fetchall()
+        except apsw.ConstraintError as exc:
+            raise StatementRefused(describe_error(exc)) from exc
+        finally:
+            self._is_internal = False
+
+    def vacuum(self) -> None:
+        """Run VACUUM on the writer; it needs one attached database, which nobody else may have.
+
+        Raises `apsw.Error`.
+        """
+        self.connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)
+        try:
+            self.execute_internal("VACUUM")
+        finally:
+            self.connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+
+    def limit_time(self, budget_s: float | None) -> "_TimeLimit":
+        """Return a context in which statements have `budget_s` seconds in all.
+
+        It is the frame of one request: settings that the request changes end with it.
+        """
+        self._time_limit.budget_s = budget_s
+        return self._time_limit
+
+    def start_request(self, budget_s: float | None) -> None:
+        """Begin a request: start its clock."""
+        assert not self.is_in_request, "one request at a time"
+        self.is_in_request = True
+        self.result_bytes = 0
+        self._restore_settings()
+        self._stopped_for = ""
+        self.is_inline = budget_s is not None and budget_s <= INLINE_S_MAX
+        self._watch(is_inline=self.is_inline)
+        now = time.monotonic()
+        if not self.is_inline:
+            self._memory_at_start = apsw.memory_used()
+            self._spill_check_at = now + _SPILL_CHECK_S
+        self._stop_at = math.inf if budget_s is None else now + budget_s
+
+    def end_request(self) -> None:
+        """End a request: statements have all the time again."""
+        self.is_in_request = False
+        self._stop_at = math.inf
+        self.is_inline = False
+        self._restore_settings()
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs now, if any. From any thread."""
+        self.connection.interrupt()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close(True)
+
+    def forget_cursor(self) -> None:
+        """Leave a statement that did not come to its end; it must not hold a snapshot open."""
+        self.cursor.close(True)
+        self.cursor = self.connection.cursor()
+
+    def refusal(self, exc: Exception) -> Exception:
+        """Turn what apsw raised for SQL from outside into an error of the engine."""
+        denied, self._denied = self._denied, None
+        if isinstance(exc, apsw.InterruptError):
+            return self._stopped()
+        if isinstance(exc, UnicodeDecodeError):
+            return StatementRefused(
+                "a TEXT value is not valid UTF-8",
+                "read it as a blob: CAST(column AS BLOB)",
+            )
+        if isinstance(exc, UnicodeEncodeError):
+            return StatementRefused(
+                "the text holds half of a surrogate pair, which is no character"
+            )
+        if isinstance(exc, OverflowError):
+            return StatementRefused("integer overflow: a parameter has more than 64 bits")
+        if not isinstance(exc, apsw.Error):
+            return exc
+        if _is_damage(exc):
+            return DatabaseDamaged(describe_error(exc))
+        if denied is not None and denied[0] in (apsw.SQLITE_TRANSACTION, apsw.SQLITE_SAVEPOINT):
+            return StatementRefused(_TRANSACTION_TEXT)
+        return StatementRefused(describe_error(exc), denied[1] if denied else _hint(exc))
+
+    def _stopped(self) -> Exception:
+        if self._stopped_for:
+            return StatementRefused(
+                f"the statement needs {self._stopped_for}: SQLITE_INTERRUPT",
+                "sort or aggregate less at a time",
+            )
+        if time.monotonic() >= self._stop_at:
+            return BudgetExceeded("the statement took longer than the time it was given")
+        return DeadlineExceeded("the statement was stopped before its end")
+
+    def _restore_settings(self) -> None:
+        if self._has_changed_settings and not self.connection.in_transaction:
+            for text in _SETTINGS:
+                self.execute_internal(text)
+            self._has_changed_settings = False
+
+
+class _TimeLimit:
+    """The context that `Sandbox.limit_time` returns; one per sandbox, so not nested."""
+
+    __slots__ = ("_lock", "_sandbox", "_timer", "budget_s")
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+        self.budget_s: float | None = None
+
+    def __enter__(self) -> None:
+        self._sandbox.start_request(self.budget_s)
+        if self.budget_s is not None and not self._sandbox.is_inline:
+            timer = threading.Timer(self.budget_s, self._interrupt)
+            timer.name, timer.daemon = "query-deadline", True
+            self._timer = timer
+            timer.start()
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            with self._lock:  # so that it cannot hit the next request
+                self._timer.cancel()
+                self._timer = None
+        self._sandbox.end_request()
+
+    def _interrupt(self) -> None:
+        with self._lock:
+            if self._timer is threading.current_thread():
+                self._sandbox.interrupt()
+
+
+def open_guard(path: Path) -> apsw.Connection:
+    """Open the connection for injections and checkpoints. It never runs SQL from outside."""
+    connection = apsw.Connection(str(path))
+    _configure(connection, cache_kib=2 * 1024)
+    connection.pragma("journal_mode", "wal")
+    return connection
+
+
+def describe_error(exc: apsw.Error) -> str:
+    """Write an error of SQLite as D1 does: the text, where in the SQL, and SQLite's codes."""
+    text = str(exc)
+    offset = _detail(exc, "error_offset", -1)
+    if offset >= 0:
+        text += f" at offset {offset}"
+    extended_code = _detail(exc, "extendedresult", apsw.SQLITE_ERROR)
+    code = _code_name(_detail(exc, "result", extended_code & 0xFF))
+    extended = _code_name(extended_code)
+    return f"{text}: {code}" if extended == code else f"{text}: {code} (extended: {extended})"
+
+
+def _detail(exc: apsw.Error, name: str, otherwise: int) -> int:
+    """Read what apsw sets on its errors, but not on those that it raises for itself."""
+    value = getattr(exc, name, otherwise)
+    assert isinstance(value, int)
+    return value
+
+
+def _is_damage(exc: apsw.Error) -> bool:
+    if not isinstance(exc, (apsw.CorruptError, apsw.NotADBError, apsw.IOError)):
+        return False
+    # SQLITE_CORRUPT_VTAB is an FTS index that its own caller has put out of step.
+    return _detail(exc, "extendedresult", 0) != apsw.SQLITE_CORRUPT_VTAB
+
+
+def _code_name(code: int) -> str:
+    name = apsw.mapping_extended_result_codes.get(code) or apsw.mapping_result_codes.get(code)
+    return str(name) if name is not None else f"SQLITE_ERROR_{code}"
+
+
+def _hint(exc: apsw.Error) -> str:
+    if isinstance(exc, apsw.NoMemError):
+        return "the statement is too large to be compiled: split it into several"
+    if isinstance(exc, apsw.TooBigError):
+        return "split the statement, or store large values in pieces"
+    if isinstance(exc, apsw.FullError):
+        return "the disk is full"
+    return ""
+
+
+@lru_cache(maxsize=256)
+def _marked(sql: str) -> str:
+    return f"/*{_SECRET}*/{sql}"
+
+
+def _configure(connection: apsw.Connection, *, cache_kib: int) -> None:
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.pragma("cache_size", -cache_kib)
+    connection.pragma("synchronous", "off")
+    connection.pragma("mmap_size", 0)
+    connection.pragma("cell_size_check", True)
+    connection.wal_autocheckpoint(0)

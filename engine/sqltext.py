@@ -1,0 +1,77 @@
+"""Where one SQL statement ends and the next begins.
+
+A text may hold many megabytes of statements, each of which must obey the limit on the
+length of one statement. SQLite would refuse the text as a whole, so it is cut here, by
+SQLite's own lexical rules (`tokenize.c`, `complete.c`):
+
+1. Quotes `'..' ".." `..` [..]`, comments `-- ..` and `/* .. */`, and variables with a
+   suffix `$name(..)` hide what they hold. Unterminated ones reach to the end of the text.
+2. A semicolon ends a statement, except that CREATE TRIGGER ends with `; END ;`.
+3. Blank and comment-only pieces are not statements.
+
+Linear in the length of the text: each character is looked at by at most two patterns,
+and none of them backtracks. The planner checks against SQLite that each piece is one
+statement, so a cut in the wrong place can refuse a statement but never hide one.
+"""
+
+import re
+from typing import Final
+
+_WORD: Final = r"[A-Za-z0-9_$\x80-\U0010ffff]"
+_COMMENT: Final = r"--[^\n]*+|/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/|\Z)"
+_BLANK: Final = rf"(?:[ \t\n\f\r][ \t\n\v\f\r]*+|\ufeff|{_COMMENT})"
+
+_QUOTED: Final = (
+    r"'[^']*+(?:'|\Z)"
+    r'|"[^"]*+(?:"|\Z)'
+    r"|`[^`]*+(?:`|\Z)"
+    r"|\[[^\]]*+(?:\]|\Z)"
+)
+# `$` within a word belongs to the word.
+_VARIABLE: Final = rf"(?:(?<!{_WORD})\$|[@:#])(?:::)*+{_WORD}(?:{_WORD}|::)*+\([^) \t\n\v\f\r]*+\)"
+
+_BEFORE_STATEMENT: Final = re.compile(rf"(?:;|{_BLANK})*+")
+_OPAQUE_OR_END: Final = re.compile(rf"{_QUOTED}|{_COMMENT}|{_VARIABLE}|(?P<end>;)")
+_TRIGGER: Final = re.compile(
+    rf"(?:EXPLAIN{_BLANK}++(?:QUERY{_BLANK}++PLAN{_BLANK}++)?+)?+"
+    rf"CREATE{_BLANK}++(?:TEMP(?:ORARY)?+{_BLANK}++)?+TRIGGER(?!{_WORD})",
+    re.IGNORECASE,
+)
+_TRIGGER_END: Final = re.compile(rf"{_BLANK}*+END(?!{_WORD}){_BLANK}*+(?P<end>;|\Z)", re.IGNORECASE)
+_SINGLE: Final = re.compile(r"[A-Za-z(][^;]*+\Z")
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Cut a text into its statements, without the semicolons between them."""
+    if _SINGLE.match(text) is not None:
+        return (text,)
+    pieces: list[str] = []
+    at = _after(_BEFORE_STATEMENT, text, 0)
+    while at < len(text):
+        end = _end_of_trigger(text, at) if _TRIGGER.match(text, at) else _end_of_plain(text, at)
+        pieces.append(text[at:end])
+        at = _after(_BEFORE_STATEMENT, text, end)
+    return tuple(pieces)
+
+
+def _end_of_plain(text: str, start: int) -> int:
+    for token in _OPAQUE_OR_END.finditer(text, start):
+        if token["end"] is not None:
+            return token.start()
+    return len(text)
+
+
+def _end_of_trigger(text: str, start: int) -> int:
+    """The semicolon behind the first `; END` whose next token is a semicolon or nothing."""
+    for token in _OPAQUE_OR_END.finditer(text, start):
+        if token["end"] is not None:
+            end = _TRIGGER_END.match(text, token.end())
+            if end is not None:
+                return end.start("end")
+    return len(text)
+
+
+def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    assert found is not None, "the pattern matches the empty text"
+    return found.end()

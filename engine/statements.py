@@ -1,0 +1,178 @@
+"""One SQL statement: what is it, and run it.
+
+`Planner` asks SQLite what a statement is (does it write? how many parameters?) and
+remembers the answer by the statement's text. `run` binds, steps and counts.
+
+Invariants:
+
+1. A `Plan` belongs to the sandbox whose planner made it.
+2. Whether a statement writes is SQLite's word on the prepared statement, never a guess from
+   the text.
+3. When `run` returns or raises, no statement is left open: no snapshot is held.
+4. A result is counted while it is stepped; it never grows past `result_bytes_max` by more
+   than a few rows.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, Final, Never
+
+import apsw
+
+from engine.errors import BudgetExceeded, ResultTooLarge, StatementRefused
+from engine.permissions import Trait
+from engine.sandbox import Sandbox
+from engine.sqltext import split
+from proto.api import SqlValue, StatementResult
+
+__all__ = ["Plan", "Planner", "run", "split"]
+
+WRONG_BINDINGS: Final = "Wrong number of parameter bindings for SQL query."
+
+_TEXT_KEPT_MAX: Final = 16_384  # characters; apsw keeps no longer statement either
+_ROWS_AT_ONCE: Final = 16
+_VALUE_BYTES: Final = 16  # about what a value costs beside its text
+_INLINE_AGAIN: Final = 64  # runs on a thread, after one that was too slow for the event loop
+_NEVER: Final = -1
+_SIZED: Final[frozenset[object]] = frozenset({str, bytes})
+
+
+class Plan:
+    """What is known of one statement before it runs."""
+
+    __slots__ = (
+        "changes_schema",
+        "columns",
+        "not_inline",
+        "parameters",
+        "sandbox",
+        "sql",
+        "writes",
+    )
+
+    def __init__(self, sandbox: Sandbox, sql: str) -> None:
+        """Ask SQLite. Raises `StatementRefused`."""
+        prepared = sandbox.prepare(sql)
+        self.sandbox = sandbox
+        self.sql = sql
+        self.parameters = prepared.parameters
+        self.columns = prepared.columns  # as of the newest preparation; see `run`
+        writes = not prepared.is_readonly or Trait.WRITES in prepared.found
+        self.writes = writes and not prepared.is_explain
+        self.changes_schema = self.writes and Trait.SCHEMA in prepared.found
+        # How many more runs to keep out of the event loop; _NEVER: all.
+        self.not_inline = _NEVER if Trait.SLOW in prepared.found else 0
+
+
+class Planner:
+    """The plans of one sandbox, the newest `plans_max` of them remembered."""
+
+    def __init__(self, sandbox: Sandbox, plans_max: int) -> None:
+        """Plan statements of `sandbox`."""
+        self._sandbox = sandbox
+        self._plans_max = plans_max
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+
+    def plan(self, sql: str) -> Plan:
+        """What the statement is. Raises `StatementRefused`."""
+        plan = self._plans.get(sql)
+        if plan is not None:
+            self._plans.move_to_end(sql)
+            return plan
+        plan = Plan(self._sandbox, sql)
+        if len(sql) <= _TEXT_KEPT_MAX:
+            self._plans[sql] = plan
+            if len(self._plans) > self._plans_max:
+                self._plans.popitem(last=False)
+        return plan
+
+
+def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementResult:
+    """Run one statement to its end, within `Sandbox.limit_time`.
+
+    Raises `StatementRefused`, `ResultTooLarge`, `BudgetExceeded`, `DeadlineExceeded`,
+    `DatabaseDamaged`. After any of them the transaction may already be rolled back.
+    """
+    assert plan.sandbox is sandbox, "a plan belongs to one connection"
+    assert sandbox.is_in_request, "statements run within limit_time"
+    if len(params) != plan.parameters:
+        raise StatementRefused(WRONG_BINDINGS, f"it takes {plan.parameters}, not {len(params)}")
+    if plan.not_inline and sandbox.is_inline:
+        _refuse_inline(plan)
+    connection, prepares = sandbox.connection, sandbox.prepares
+    changes_before = connection.total_changes()
+    row_id_before = connection.last_insert_rowid()
+    started = time.perf_counter()
+    try:
+        cursor = sandbox.cursor.execute(plan.sql, params)
+        if sandbox.prepares != prepares and plan.columns:
+            plan.columns = _columns_now(sandbox, plan, cursor)
+        rows = _step(sandbox, cursor)
+    except Exception as exc:
+        _fail(sandbox, plan, exc)
+    duration_ms = (time.perf_counter() - started) * 1000.0
+    changes = connection.total_changes() - changes_before
+    row_id = connection.last_insert_rowid()
+    read = len(rows)
+    return StatementResult(
+        plan.columns,
+        rows,
+        changes,
+        row_id,
+        max(changes, read),
+        changes,
+        duration_ms,
+        changes > 0 or row_id != row_id_before or plan.changes_schema,
+    )
+
+
+def _columns_now(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> tuple[str, ...]:
+    """Name the columns anew: SQLite prepared the statement again, for another schema."""
+    try:
+        return tuple([column[0] for column in cursor.get_description()])
+    except apsw.ExecutionCompleteError:  # no rows: the cursor has let go of the statement
+        return sandbox.prepare(plan.sql).columns
+
+
+def _step(sandbox: Sandbox, cursor: apsw.Cursor) -> list[tuple[SqlValue, ...]]:
+    rows: list[tuple[SqlValue, ...]] = list(islice(cursor, _ROWS_AT_ONCE))
+    if not rows:
+        return rows
+    _count(sandbox, rows)
+    if len(rows) == _ROWS_AT_ONCE:
+        while more := list(islice(cursor, _ROWS_AT_ONCE)):
+            _count(sandbox, more)
+            rows += more
+    return rows
+
+
+def _count(sandbox: Sandbox, rows: list[tuple[Any, ...]]) -> None:
+    text = 0
+    for row in rows:
+        for value in row:
+            if value.__class__ in _SIZED:
+                text += len(value)
+    sandbox.result_bytes += text + _VALUE_BYTES * len(rows) * len(rows[0])
+    if sandbox.result_bytes > sandbox.limits.result_bytes_max:
+        raise ResultTooLarge(
+            f"the result is larger than {sandbox.limits.result_bytes_max} bytes: SQLITE_TOOBIG",
+            "ask for fewer rows or columns at a time, with LIMIT or a narrower WHERE",
+        )
+
+
+def _refuse_inline(plan: Plan) -> Never:
+    if plan.not_inline != _NEVER:
+        plan.not_inline -= 1
+    raise BudgetExceeded("this statement is too slow for the event loop")
+
+
+def _fail(sandbox: Sandbox, plan: Plan, exc: Exception) -> Never:
+    sandbox.forget_cursor()
+    refusal = sandbox.refusal(exc)
+    if isinstance(refusal, BudgetExceeded) and sandbox.is_inline and plan.not_inline != _NEVER:
+        plan.not_inline = _INLINE_AGAIN
+    if refusal is exc:
+        raise exc
+    raise refusal from exc

@@ -1,0 +1,267 @@
+"""D1's JSON bodies, as values.
+
+A query comes as `{"sql", "params"}` or `{"batch": [{"sql", "params"}, ...]}`; its answer is
+D1's envelope with one element per statement.
+
+Values: JSON integers bind as INTEGER, other numbers as REAL, booleans as 0 or 1, an array of
+integers from 0 to 255 as a blob. Blobs go out as such arrays, infinities as null.
+
+Invariants:
+
+1. `decode_query` raises nothing but `RequestInvalid`, whatever the bytes are, and its text
+   names the member that is wrong and what was expected there.
+2. What `encode_answer` and `encode_error` return is one complete JSON text.
+
+Pure. `encode_answer` and `decode_query` are on the path of each query: they avoid work.
+"""
+
+import enum
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Never, TypeAlias
+
+import msgspec
+import orjson
+
+from proto.errors import RequestInvalid
+
+SqlValue: TypeAlias = int | float | str | bytes | None
+
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+
+NO_STATEMENTS: Final = "No SQL statements detected."
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """A text of SQL, and values for the parameters of its last statement."""
+
+    sql: str
+    params: tuple[SqlValue, ...] = ()
+
+
+class Shape(enum.Enum):
+    """How rows are written."""
+
+    OBJECTS = "objects"  # /query: one object per row, so the last of equal names wins
+    ARRAYS = "arrays"  # /raw: {"columns": [...], "rows": [[...]]}
+
+
+class StatementResult(msgspec.Struct):
+    """What one statement returned and did."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[SqlValue, ...]]
+    changes: int
+    last_row_id: int
+    rows_read: int
+    rows_written: int
+    duration_ms: float
+    changed_db: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServedBy:
+    """The node that ran a query."""
+
+    node: str
+    region: str
+    is_primary: bool
+
+
+@dataclass(slots=True)
+class MetaExtras:
+    """What the node knows of an answer beyond its statements."""
+
+    size_after: int  # bytes of the database
+    total_attempts: int = 1
+    waited_ms: float = 0.0  # for a bookmark
+    lag_ms: float = 0.0  # behind the primary
+
+
+class _Body(msgspec.Struct, gc=False):
+    sql: str | msgspec.UnsetType = msgspec.UNSET
+    params: list[Any] | None = None
+    batch: list["_Member"] | None = None
+
+
+class _Member(msgspec.Struct, gc=False):
+    sql: str
+    params: list[Any] | None = None
+
+
+_BODY: Final = msgspec.json.Decoder(_Body)
+_PLAIN: Final = frozenset({str, float, type(None)})
+
+
+def decode_query(body: bytes) -> tuple[Statement, ...]:
+    """Read a query's statements. Raises `RequestInvalid`."""
+    try:
+        query = _BODY.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        query = _decode_again(body, exc)
+    sql = query.sql
+    if query.batch is not None:
+        if sql is not msgspec.UNSET or query.params is not None:
+            raise RequestInvalid('send either "sql" with "params", or "batch", not both')
+        return _batch(query.batch)
+    if isinstance(sql, str):
+        return (Statement(sql, _params(query.params, "params") if query.params else ()),)
+    raise RequestInvalid(
+        'the body has neither "sql" nor "batch"; send {"sql": "SELECT ?", "params": [1]} '
+        'or {"batch": [{"sql": ..., "params": [...]}, ...]}'
+    )
+
+
+def _batch(members: list[_Member]) -> tuple[Statement, ...]:
+    if not members:
+        raise RequestInvalid(f'{NO_STATEMENTS} "batch" is empty')
+    return tuple(
+        [
+            Statement(member.sql, _params(member.params, f"batch[{at}].params"))
+            for at, member in enumerate(members)
+        ]
+    )
+
+
+def _params(values: list[Any] | None, place: str) -> tuple[SqlValue, ...]:
+    if not values:
+        return ()
+    for at, value in enumerate(values):
+        kind = type(value)
+        if kind not in _PLAIN and not (kind is int and INT64_MIN <= value <= INT64_MAX):
+            values[at] = _param(value, f"{place}[{at}]")
+    return tuple(values)
+
+
+def _param(value: object, place: str) -> SqlValue:
+    """Check and convert a value that is not bound as it came."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int):
+        raise RequestInvalid(
+            f"{place}: the integer has more than 64 bits; send it as a string or as a number "
+            "with a fraction"
+        )
+    if isinstance(value, list):
+        try:
+            if bool in set(map(type, value)):
+                raise TypeError
+            return bytes(value)
+        except (TypeError, ValueError):
+            raise RequestInvalid(
+                f"{place}: an array stands for a blob and holds integers from 0 to 255 only"
+            ) from None
+    raise RequestInvalid(
+        f"{place}: expected a string, a number, a boolean, null or an array of bytes, "
+        "got an object; send JSON.stringify(value) to store it as text"
+    )
+
+
+def _decode_again(body: bytes, error: Exception) -> _Body:
+    """Decode what the fast decoder refused, if only for half a surrogate pair; or refuse it.
+
+    JavaScript may send such a half, which is no character: it becomes U+FFFD.
+    """
+    if isinstance(error, msgspec.ValidationError):
+        raise RequestInvalid(_explained(str(error))) from None
+    if rb"\u" not in body:
+        raise RequestInvalid(f"the body is not JSON: {_json_error(error)}") from None
+    try:
+        loaded = json.loads(body, parse_constant=_refuse_constant)
+        text = json.dumps(loaded, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return _BODY.decode(text.decode("utf-8", "replace"))
+    except msgspec.ValidationError as exc:
+        raise RequestInvalid(_explained(str(exc))) from None
+    except (ValueError, RecursionError) as exc:
+        raise RequestInvalid(f"the body is not JSON: {_json_error(exc)}") from None
+
+
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"{name} is not a value of JSON")
+
+
+def _json_error(error: Exception) -> str:
+    if isinstance(error, UnicodeError):
+        return "it is not valid UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error)
+
+
+def _explained(text: str) -> str:
+    """Say a validation error in the words of this API: `params[0]` instead of `$.params[0]`."""
+    problem, _, place = text.partition(" - at ")
+    name = place.strip("`").removeprefix("$").removeprefix(".")
+    problem = problem[0].lower() + problem[1:]
+    return f"{name}: {problem}" if name else f"the body: {problem}"
+
+
+def encode_error(code: int, message: str, hint: str = "") -> bytes:
+    """D1's envelope for an error. The hint goes into `messages`, beside D1's own text."""
+    text = {
+        "result": [],
+        "success": False,
+        "errors": [{"code": code, "message": _valid(message)}],
+        "messages": [{"code": code, "message": _valid(hint)}] if hint else [],
+    }
+    return orjson.dumps(text)
+
+
+def _valid(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def encode_answer(
+    results: Sequence[StatementResult], shape: Shape, served: ServedBy, extras: MetaExtras
+) -> bytes:
+    """D1's envelope for the results of a query's statements."""
+    parts = [_element(result, shape, served, extras) for result in results]
+    return b'{"result":[%b],"success":true,"errors":[],"messages":[]}' % b",".join(parts)
+
+
+def _element(result: StatementResult, shape: Shape, served: ServedBy, extras: MetaExtras) -> bytes:
+    return b'{"results":%b,"success":true,"meta":%b}' % (
+        _encode_rows(result, shape),
+        _meta(result, served, extras),
+    )
+
+
+def _encode_rows(result: StatementResult, shape: Shape) -> bytes:
+    columns, rows = result.columns, result.rows
+    if shape is Shape.ARRAYS:
+        return b'{"columns":%b,"rows":%b}' % (orjson.dumps(columns), _dumps(rows))
+    if not rows:
+        return b"[]"
+    return _dumps([dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def _dumps(value: object) -> bytes:
+    return orjson.dumps(value, default=list)  # the only foreign type is bytes
+
+
+def _meta(result: StatementResult, served: ServedBy, extras: MetaExtras) -> bytes:
+    duration = result.duration_ms
+    return (
+        b'{"served_by":%b,"served_by_region":%b,"served_by_primary":%b,"duration":%.4f,'
+        b'"timings":{"sql_duration_ms":%.4f},"changes":%d,"last_row_id":%d,"changed_db":%b,'
+        b'"size_after":%d,"rows_read":%d,"rows_written":%d,"total_attempts":%d,'
+        b'"waited_ms":%.3f,"lag_ms":%.3f}'
+        % (
+            orjson.dumps(served.node),
+            orjson.dumps(served.region),
+            b"true" if served.is_primary else b"false",
+            duration,
+            duration,
+            result.changes,
+            result.last_row_id,
+            b"true" if result.changed_db else b"false",
+            extras.size_after,
+            result.rows_read,
+            result.rows_written,
+            extras.total_attempts,
+            extras.waited_ms,
+            extras.lag_ms,
+        )
+    )
