@@ -100,9 +100,14 @@ class NodeProcess:
     def is_running(self) -> bool:
         return self._process is not None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process ended by itself."""
+        return self._process is not None and self._process.returncode is not None
+
     def assert_alive(self) -> None:
         """Raise Trouble if the process ended by itself."""
-        if self._process is not None and self._process.returncode is not None:
+        if self._process is not None and self.has_ended:
             raise Trouble(
                 f"{self.name} ended by itself with {self._process.returncode}:\n{self.log_tail()}"
             )

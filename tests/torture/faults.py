@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 
 from tests.torture.chapters import run_chapter
-from tests.torture.cluster import POLL_S, Cluster, open_cluster
+from tests.torture.cluster import POLL_S, Cluster, Trouble, open_cluster
 from tests.torture.report import Report
 from tests.torture.sessions import Load
 
@@ -73,7 +73,7 @@ async def _run_fault(cluster: Cluster, report: Report, fault: Fault, seed: int) 
         primary = cluster.primary
         await primary.kill()
         await primary.start(wrapper=fault.wrapper, file_bytes_max=fault.file_bytes_max)
-        await cluster.wait_ready(primary)
+        await _wait_ready_or_ended(cluster, report, fault)
         before = load.failures.copy()
         for _ in range(round(FAULT_S_MAX / POLL_S)):
             if load.failures > before:
@@ -86,6 +86,16 @@ async def _run_fault(cluster: Cluster, report: Report, fault: Fault, seed: int) 
         await cluster.start()
 
     await run_chapter(cluster, report, fault.name, seed, happening)
+
+
+async def _wait_ready_or_ended(cluster: Cluster, report: Report, fault: Fault) -> None:
+    """A node that meets the fault while it starts may give up, as long as it says so."""
+    try:
+        await cluster.wait_ready(cluster.primary)
+    except Trouble as trouble:
+        if not cluster.primary.has_ended:
+            raise
+        report.say(f"{fault.name}: did not start under the fault: {str(trouble)[-200:]}")
 
 
 def _acked(load: Load) -> int:
