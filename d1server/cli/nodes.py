@@ -1,0 +1,147 @@
+"""`d1server dev | primary | replica`: the commands that run until they are stopped."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from d1server.cli.options import json_option, wishes
+from d1server.cli.output import Failure
+from d1server.config import ConfigInvalid, NodeConfig, Role, read_file, resolve
+from d1server.signals import end_of_input, run_until_signalled
+
+PORT_MAX: Final = 65535 - 3  # dev needs the next two as well
+
+LISTEN_HELP: Final = "HTTP address, HOST:PORT; port 0 lets the system choose."
+DATA_DIR_HELP: Final = "Folder of this node's data; made if it is not there."
+
+
+def node_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the settings that a primary and a replica share."""
+    options = [
+        click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file."),
+        click.option("--data-dir", metavar="DIR", help=DATA_DIR_HELP),
+        click.option("--listen", metavar="HOST:PORT", help=LISTEN_HELP),
+        click.option("--region", metavar="NAME", help="Shown in every answer's meta."),
+        click.option("--name", metavar="NAME", help="This node's own name."),
+        click.option("--query-deadline-s", metavar="S", help="A query is stopped after it."),
+        click.option("--read-wait-s", metavar="S", help="How long a read waits for its bookmark."),
+        click.option("--body-bytes-max", metavar="SIZE", help="Largest request body: 32MiB."),
+        click.option("--log-bytes-max", metavar="SIZE", help="Commits kept for replicas: 1GiB."),
+        click.option("--idle-close-s", metavar="S", help="An idle database is closed after it."),
+        click.option("--open-databases-max", metavar="N", help="Databases open at once."),
+        click.option("--ready-lag-s-max", metavar="S", help="A replica further behind is unready."),
+        click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
+        click.option("--log-format", metavar="FORMAT", help="text or json."),
+        click.option("--stop-with-stdin", is_flag=True, hidden=True, help="Stop when stdin ends."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("primary")
+@click.option("--replication", metavar="HOST:PORT", help="Where replicas call this node.")
+@node_options
+@json_option
+def primary(config_path: Path | None, stop_with_stdin: bool, **flags: Any) -> None:
+    """Run a primary: it takes the writes, and replicas follow it."""
+    run(configure(Role.PRIMARY, config_path, flags), stop_with_stdin)
+
+
+@click.command("replica")
+@click.option("--primary", metavar="HOST:PORT", help="The primary's --replication address.")
+@node_options
+@json_option
+def replica(config_path: Path | None, stop_with_stdin: bool, **flags: Any) -> None:
+    """Run a replica: it follows a primary and answers reads."""
+    run(configure(Role.REPLICA, config_path, flags), stop_with_stdin)
+
+
+def configure(role: Role, config_path: Path | None, flags: dict[str, Any]) -> NodeConfig:
+    """Return the node's configuration; what is wrong with it is bad usage."""
+    if wishes().as_json and flags.get("log_format") is None:
+        flags["log_format"] = "json"
+    try:
+        return resolve(
+            role,
+            flags=flags,
+            env=os.environ,
+            file=read_file(config_path) if config_path else {},
+            file_name=str(config_path),
+        )
+    except ConfigInvalid as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+def run(config: NodeConfig, stop_with_stdin: bool) -> None:
+    """Run the node until a signal; a fault of its surroundings becomes a message."""
+    import uvloop
+
+    from d1server.logs import configure_logs
+    from d1server.node import run_node
+
+    configure_logs(config.log_level, config.log_format)
+    main = run_node(config)
+    if stop_with_stdin:
+        main = with_stdin(main)
+    try:
+        run_until_signalled(main, loop_factory=uvloop.new_event_loop)
+    except OSError as exc:
+        raise Failure(explain(exc, config)) from exc
+
+
+async def with_stdin(main: Any) -> None:
+    """Run `main` until it ends or standard input does."""
+    running = asyncio.ensure_future(main)
+    ending = asyncio.ensure_future(end_of_input())
+    try:
+        await asyncio.wait([running, ending], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ending.cancel()
+        running.cancel()
+        await asyncio.wait([running])
+    if not running.cancelled():
+        running.result()
+
+
+def explain(exc: OSError, config: NodeConfig) -> str:
+    """Return what an error of the system means for who starts a node."""
+    if exc.errno == errno.EADDRINUSE:
+        where = " or ".join(str(at) for at in (config.listen, config.replication) if at)
+        return f"{where} is in use; stop what listens there, or give another --listen"
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return f"not permitted: {exc}; check the owner of {config.data_dir} and ports below 1024"
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left for {config.data_dir}; free some and start again"
+    return str(exc)
+
+
+@click.command("dev")
+@click.option(
+    "--port",
+    type=click.IntRange(1, PORT_MAX),
+    default=8787,
+    show_default=True,
+    help="The primary's; the replicas take the next two.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    help="Folder for the data of all three nodes.",
+)
+@json_option
+def dev(port: int, data_dir: Path) -> None:
+    """Run a primary and two replicas on this machine, with a sample database."""
+    from d1server.dev import ClusterFailed, run_dev
+
+    try:
+        run_dev(port, data_dir, as_json=wishes().as_json)
+    except ClusterFailed as exc:
+        raise Failure(str(exc)) from exc

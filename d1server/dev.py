@@ -1,0 +1,259 @@
+"""`d1server dev`: a primary and two replicas on this machine, with a sample database.
+
+`plan_cluster` says what to run; the `Supervisor` runs it; this module waits until all three
+are ready, puts the sample shop there, and tells where everything is.
+"""
+
+import asyncio
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from d1server.call import NodeConnection, NodeRefused, NodeUnreachable, database_path
+from d1server.cli.output import print_json, print_table
+from d1server.config import ENV_PREFIX, REPLICATION_PORT_OFFSET, Address, Role
+from d1server.sample_shop import EXAMPLE_QUERY, IS_THERE_QUERY, SHOP, STATEMENTS
+from d1server.signals import run_until_signalled
+from d1server.supervisor import ChildFailed, ChildPlan, Supervisor
+
+HOST: Final = "127.0.0.1"
+READY_S_MAX: Final = 60.0
+READY_POLL_S: Final = 0.1  # another process tells nobody when it is ready
+PROBE_S_MAX: Final = 2.0
+REPLICATION_PORTS_TRIED: Final = 20
+# What a shell may have set for one node must not reach all three.
+OWN_SETTINGS: Final = ("DATA_DIR", "LISTEN", "REPLICATION", "PRIMARY", "REGION", "NAME")
+
+
+class ClusterFailed(Exception):
+    """The three nodes cannot run; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """One node of the cluster."""
+
+    name: str  # also its folder
+    role: Role
+    region: str
+    listen: Address
+    link: Address  # a primary listens there for replicas, a replica calls it
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.listen}"
+
+    def child(self) -> ChildPlan:
+        """Return the process that is this node."""
+        link = "--replication" if self.role is Role.PRIMARY else "--primary"
+        command = (
+            *(sys.executable, "-m", "d1server", self.role.value, "--stop-with-stdin"),
+            *("--data-dir", str(self.folder), "--listen", str(self.listen)),
+            *(link, str(self.link), "--region", self.region, "--name", self.name),
+            *("--log-format", "text"),
+        )
+        rank = 1 if self.role is Role.PRIMARY else 0  # replicas first: the primary misses nobody
+        log_path = self.folder / "node.log"
+        return ChildPlan(self.name, command, log_path, rank, child_env(os.environ))
+
+
+def child_env(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a node whose own settings are flags."""
+    own = {ENV_PREFIX + name for name in OWN_SETTINGS}
+    return {name: value for name, value in env.items() if name not in own}
+
+
+def plan_cluster(port: int, data_dir: Path, replication_port: int) -> tuple[NodePlan, ...]:
+    """Return the three nodes: the primary on `port`, its replicas on the next two."""
+    link = Address(HOST, replication_port)
+    places = (
+        ("primary", Role.PRIMARY, "ENAM"),
+        ("weur", Role.REPLICA, "WEUR"),
+        ("apac", Role.REPLICA, "APAC"),
+    )
+    return tuple(
+        NodePlan(name, role, region, Address(HOST, port + index), link, data_dir / name)
+        for index, (name, role, region) in enumerate(places)
+    )
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen on a port of this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_replication_port(port: int) -> int:
+    """Return a free port near `port` + 100, below it where there is no room above."""
+    step = 1 if port + REPLICATION_PORT_OFFSET + REPLICATION_PORTS_TRIED <= 65535 else -1
+    first = port + step * REPLICATION_PORT_OFFSET
+    for candidate in range(first, first + step * REPLICATION_PORTS_TRIED, step):
+        if is_free(candidate):
+            return candidate
+    raise ClusterFailed(f"no free port for replication from {first} on; choose another --port")
+
+
+def refuse_busy_ports(port: int) -> None:
+    """Raise if one of the three HTTP ports is taken."""
+    busy = [str(number) for number in range(port, port + 3) if not is_free(number)]
+    if busy:
+        raise ClusterFailed(
+            f"port {', '.join(busy)} of {HOST} is in use; stop what listens there, or choose"
+            f" other ports: `d1server dev --port {port + 10}` or `make run PORT={port + 10}`"
+        )
+
+
+def run_dev(port: int, data_dir: Path, *, as_json: bool) -> None:
+    """Run the cluster until a signal stops it."""
+    refuse_busy_ports(port)
+    nodes = plan_cluster(port, data_dir.absolute(), choose_replication_port(port))
+    try:
+        for node in nodes:
+            node.folder.mkdir(parents=True, exist_ok=True)
+        cluster = DevCluster(nodes, as_json=as_json)
+        run_until_signalled(cluster.run(), on_second=cluster.supervisor.kill_all)
+    except ChildFailed as exc:
+        raise ClusterFailed(str(exc)) from exc
+    except OSError as exc:
+        raise ClusterFailed(f"cannot use {data_dir}: {exc}") from exc
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal; standard output stays for the table or JSON."""
+    click.echo(message, err=True)
+
+
+class DevCluster:
+    """Three nodes under one supervisor."""
+
+    def __init__(self, nodes: tuple[NodePlan, ...], *, as_json: bool) -> None:
+        self.nodes = nodes
+        self.supervisor = Supervisor([node.child() for node in nodes], say)
+        self._as_json = as_json
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        try:
+            await self.supervisor.run(self._come_up)
+        finally:
+            say("stopped")
+
+    async def _come_up(self) -> None:
+        say("starting a primary and two replicas ...")
+        await self._wait_ready()
+        await asyncio.to_thread(self._fill_shop)
+        self._announce()
+        await asyncio.get_running_loop().create_future()  # until cancelled
+
+    async def _wait_ready(self) -> None:
+        """Return when every node says that it may be sent requests."""
+        deadline = time.monotonic() + READY_S_MAX
+        for node in self.nodes:
+            while (reason := await asyncio.to_thread(unreadiness, node.url)) is not None:
+                if time.monotonic() > deadline:
+                    log_path = node.folder / "node.log"
+                    raise ClusterFailed(
+                        f"{node.name} is not ready after {READY_S_MAX:g} s: {reason};"
+                        f" see {log_path}"
+                    )
+                await asyncio.sleep(READY_POLL_S)
+        for child in self.supervisor.children.values():
+            child.mark_ready()
+
+    def _fill_shop(self) -> None:
+        """Make the sample shop if it is not there, and wait until both replicas have it."""
+        try:
+            with NodeConnection(self.nodes[0].url) as node:
+                bookmark = fill_shop(node)
+            for plan in self.nodes[1:]:
+                with NodeConnection(plan.url) as node:
+                    headers = {"x-d1-bookmark": bookmark, "x-d1-on-timeout": "error"}
+                    query = {"sql": EXAMPLE_QUERY}
+                    node.post(database_path(SHOP, "query"), query, headers=headers)
+        except (NodeRefused, NodeUnreachable) as exc:
+            raise ClusterFailed(f"cannot make the sample database {SHOP}: {exc}") from exc
+
+    def _announce(self) -> None:
+        line = curl_line(self.nodes[1].url)
+        folder = self.nodes[0].folder.parent
+        if self._as_json:
+            described = [self._described(node) for node in self.nodes]
+            print_json(
+                {"nodes": described, "database": SHOP, "curl": line, "data_dir": str(folder)}
+            )
+            return
+        rows = [
+            (node.role.value, node.region, node.url, self._link(node), node.folder)
+            for node in self.nodes
+        ]
+        print_table(("role", "region", "url", "replication", "data"), rows)
+        click.echo(
+            f"\nThe sample database is called {SHOP}. Ask the replica in"
+            f" {self.nodes[1].region}; the answer's header x-d1-bookmark names the state that"
+            f" it saw:\n\n{line}\n\nData: {folder}   Ctrl-C stops everything."
+        )
+
+    def _link(self, node: NodePlan) -> str:
+        return f"{'listens on' if node.role is Role.PRIMARY else 'follows'} {node.link}"
+
+    def _described(self, node: NodePlan) -> dict[str, object]:
+        return {
+            "name": node.name,
+            "role": node.role.value,
+            "region": node.region,
+            "url": node.url,
+            "replication": str(node.link),
+            "pid": self.supervisor.children[node.name].pid,
+            "data_dir": str(node.folder),
+        }
+
+
+def unreadiness(url: str) -> str | None:
+    """Return why a node is not ready, or None if it is."""
+    try:
+        with NodeConnection(url, timeout_s=PROBE_S_MAX) as node:
+            node.call("GET", "/readyz")
+    except NodeUnreachable:
+        return "it does not answer"
+    except NodeRefused as exc:
+        return str(exc)
+    return None
+
+
+def fill_shop(node: NodeConnection) -> str:
+    """Make the shop on the primary unless it is there; return a bookmark that has it."""
+    try:
+        node.call("GET", database_path(SHOP))
+    except NodeRefused as exc:
+        if exc.status != 404:
+            raise
+        node.post("/db", {"name": SHOP})
+    query = database_path(SHOP, "query")
+    reply = node.post(query, {"sql": IS_THERE_QUERY})
+    if reply.result()[0]["results"][0]["found"] == 0:
+        reply = node.post(query, {"batch": [{"sql": sql} for sql in STATEMENTS]})
+    if reply.bookmark is None:
+        raise NodeUnreachable("the primary answered without a bookmark", was_sent=True)
+    return reply.bookmark
+
+
+def curl_line(url: str) -> str:
+    """Return a command that reads from the shop and shows the bookmark."""
+    body = '{"sql":"' + EXAMPLE_QUERY + '"}'
+    words = ["curl", "-si", f"{url}{database_path(SHOP, 'query')}"]
+    words += ["-H", "x-d1-bookmark: first-unconstrained", "-d", body]
+    return shlex.join(words)

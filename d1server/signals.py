@@ -1,0 +1,73 @@
+"""Runs a coroutine as the whole of a process, until it ends or a signal asks it to.
+
+SIGINT, SIGTERM and SIGHUP cancel it; it cleans up in its `finally`s. A second signal does
+not wait for that: it calls `on_second`, by default the end of the process on the spot.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXIT_IMPATIENT: Final = 130  # what shells report after Ctrl-C
+
+
+def leave_at_once() -> None:
+    """End this process without cleaning up."""
+    os._exit(EXIT_IMPATIENT)
+
+
+def run_until_signalled(
+    main: Coroutine[object, object, None],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    on_second: Callable[[], None] = leave_at_once,
+) -> None:
+    """Run `main`; return when it ended or was stopped by a signal, raise what it raised."""
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_obey_signals(main, on_second))
+
+
+async def _obey_signals(
+    main: Coroutine[object, object, None], on_second: Callable[[], None]
+) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(main)
+    signals_seen = 0
+
+    def on_signal() -> None:
+        nonlocal signals_seen
+        signals_seen += 1
+        if signals_seen == 1:
+            task.cancel()
+        else:
+            on_second()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not signals_seen:
+            raise
+    finally:
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def end_of_input() -> None:
+    """Return when standard input ends: whoever held its other side is gone."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def on_readable() -> None:
+        if not os.read(0, 4096) and not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(0, on_readable)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(0)

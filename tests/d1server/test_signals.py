@@ -1,0 +1,63 @@
+"""How a process obeys signals: once politely, the second time at once."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from d1server.signals import STOP_SIGNALS, run_until_signalled
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_cancels_main_which_may_clean_up(number: signal.Signals) -> None:
+    steps: list[str] = []
+
+    async def main() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("cleaned up")
+
+    run_until_signalled(main())
+    assert steps == ["cleaned up"]
+
+
+def test_a_second_signal_does_not_wait_for_the_clean_up() -> None:
+    second: list[str] = []
+    enough = asyncio.Event()
+
+    def on_second() -> None:
+        second.append("now")
+        enough.set()
+
+    async def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            await enough.wait()
+
+    run_until_signalled(main(), on_second=on_second)
+    assert second == ["now"]
+
+
+def test_an_error_of_main_comes_out() -> None:
+    async def main() -> None:
+        raise LookupError("as it is")
+
+    with pytest.raises(LookupError, match="as it is"):
+        run_until_signalled(main())
+
+
+def test_main_that_ends_by_itself_ends_the_run() -> None:
+    ended: list[bool] = []
+
+    async def main() -> None:
+        ended.append(True)
+
+    run_until_signalled(main())
+    assert ended == [True]
