@@ -88,8 +88,12 @@ sqlite_rename_test sqlite_add_constraint sqlite_drop_constraint sqlite_fail sqli
 FUNCTIONS: Final = frozenset(_FUNCTIONS_OF_CALLERS.split() + _FUNCTIONS_OF_SQLITE.split())
 """Every other function is denied."""
 
-SLOW_FUNCTIONS: Final = frozenset({"instr", "replace", "highlight", "snippet"})
+SLOW_FUNCTIONS: Final = frozenset(
+    {"highlight", "instr", "json_patch", "jsonb_patch", "replace", "snippet"}
+)
 """One call can take so long that no limit on time sees it: never in the event loop."""
+
+_TABLES_DENIED: Final = frozenset({"carray"})  # a table-valued function for C programs only
 
 _DENIED: Final[Mapping[int, str]] = {
     apsw.SQLITE_ATTACH: "ATTACH is not available: a database reaches only its own file",
@@ -168,6 +172,10 @@ def denial(action: int, first: str | None, second: str | None, schema: str | Non
         return _function_denial(second or "")
     if action == apsw.SQLITE_PRAGMA:
         return _pragma_denial((first or "").lower(), second, schema)
+    if action == apsw.SQLITE_ANALYZE:  # of the whole database: what it learns stays with SQLite
+        return None
+    if action in (apsw.SQLITE_INSERT, apsw.SQLITE_DELETE) and schema == "temp":
+        return "temporary objects are not available: use ordinary ones"
     if action == apsw.SQLITE_ALTER_TABLE:  # its names come second
         first, second = second, None
     name = (first or "").lower()
@@ -177,7 +185,7 @@ def denial(action: int, first: str | None, second: str | None, schema: str | Non
         return f"{second} is reserved for the server"
     if action == apsw.SQLITE_CREATE_VTABLE and (second or "").lower() not in MODULES:
         return f"virtual tables use one of {', '.join(sorted(MODULES))}"
-    if name.startswith("pragma_") and name[len("pragma_") :] not in PRAGMAS:
+    if name in _TABLES_DENIED or (name.startswith("pragma_") and name[7:] not in PRAGMAS):
         return f"{first} is not available"
     return None
 

@@ -101,21 +101,27 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
         raise StatementRefused(WRONG_BINDINGS, f"it takes {plan.parameters}, not {len(params)}")
     if plan.not_inline and sandbox.is_inline:
         _refuse_inline(plan)
-    connection, prepares = sandbox.connection, sandbox.prepares
-    changes_before = connection.total_changes()
+    connection, prepares, writes = sandbox.connection, sandbox.prepares, plan.writes
+    changes_before = connection.total_changes() if writes else 0
     row_id_before = connection.last_insert_rowid()
     started = time.perf_counter()
     try:
         cursor = sandbox.cursor.execute(plan.sql, params)
         if sandbox.prepares != prepares and plan.columns:
             plan.columns = _columns_now(sandbox, plan, cursor)
-        rows = _step(sandbox, cursor)
+        rows = list(islice(cursor, _ROWS_AT_ONCE))
+        if rows:
+            _count(sandbox, rows)
+            if len(rows) == _ROWS_AT_ONCE:
+                _step_on(sandbox, cursor, rows)
     except Exception as exc:
         _fail(sandbox, plan, exc)
     duration_ms = (time.perf_counter() - started) * 1000.0
+    read = len(rows)
+    if not writes:
+        return StatementResult(plan.columns, rows, 0, row_id_before, read, 0, duration_ms, False)
     changes = connection.total_changes() - changes_before
     row_id = connection.last_insert_rowid()
-    read = len(rows)
     return StatementResult(
         plan.columns,
         rows,
@@ -136,16 +142,10 @@ def _columns_now(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> tuple[str
         return sandbox.prepare(plan.sql).columns
 
 
-def _step(sandbox: Sandbox, cursor: apsw.Cursor) -> list[tuple[SqlValue, ...]]:
-    rows: list[tuple[SqlValue, ...]] = list(islice(cursor, _ROWS_AT_ONCE))
-    if not rows:
-        return rows
-    _count(sandbox, rows)
-    if len(rows) == _ROWS_AT_ONCE:
-        while more := list(islice(cursor, _ROWS_AT_ONCE)):
-            _count(sandbox, more)
-            rows += more
-    return rows
+def _step_on(sandbox: Sandbox, cursor: apsw.Cursor, rows: list[tuple[SqlValue, ...]]) -> None:
+    while more := list(islice(cursor, _ROWS_AT_ONCE)):
+        _count(sandbox, more)
+        rows += more
 
 
 def _count(sandbox: Sandbox, rows: list[tuple[Any, ...]]) -> None:
