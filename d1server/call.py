@@ -39,17 +39,25 @@ class NodeRefused(Exception):
     message: str
     should_retry: bool = False
     retry_after_s: float = 0.0
+    hint: str = ""  # what to do about it, if the node told
     statement: int | None = None  # which one of a batch, from 0, if the node told
 
     def __str__(self) -> str:
         return self.message
 
 
+class AnswerForeign(Exception):
+    """Something answers at a URL, but not as a node does."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url} does not answer as a node; is it another server?")
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A successful answer."""
+    """A successful answer; what is not as a node answers raises `AnswerForeign`."""
 
-    status: int
+    url: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
 
@@ -57,13 +65,29 @@ class Reply:
     def bookmark(self) -> str | None:
         return self.headers.get("x-d1-bookmark")
 
-    def json(self) -> Any:
-        """Return the body as values."""
-        return json.loads(self.body)
+    def json(self, *keys: str) -> dict[str, Any]:
+        """Return the body as a JSON object that has these keys."""
+        try:
+            value = json.loads(self.body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or not value.keys() >= set(keys):
+            raise AnswerForeign(self.url)
+        return value
 
-    def result(self) -> Any:
-        """Return `result` of D1's envelope."""
-        return self.json()["result"]
+    def result_object(self) -> dict[str, Any]:
+        """Return `result` of D1's envelope where it is one object."""
+        value = self.json().get("result")
+        if not isinstance(value, dict):
+            raise AnswerForeign(self.url)
+        return value
+
+    def result_objects(self) -> list[dict[str, Any]]:
+        """Return `result` of D1's envelope where it is a list of objects."""
+        value = self.json().get("result")
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise AnswerForeign(self.url)
+        return value
 
 
 class NodeConnection:
@@ -119,7 +143,7 @@ class NodeConnection:
         answered = {name.lower(): value for name, value in response.getheaders()}
         if response.status >= 400:
             raise refusal(response.status, content, answered)
-        return Reply(response.status, content, answered)
+        return Reply(self.url, content, answered)
 
     def post(self, path: str, value: object, *, headers: Mapping[str, str] | None = None) -> Reply:
         """Send a value as JSON."""
@@ -165,7 +189,7 @@ def encode(value: object) -> bytes:
 
 def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> NodeRefused:
     """Return what an answer of 400 or more says; the body may be anybody's, such as a proxy's."""
-    code, message, statement = 0, "", None
+    code, message, hint, statement = 0, "", "", None
     try:
         answer = json.loads(content)
         if "reasons" in answer:  # of /readyz
@@ -174,6 +198,7 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> NodeRefu
             first = answer["errors"][0]
             code, message = int(first["code"]), str(first["message"])
             statement = first.get("statement")
+            hint = "; ".join(str(item["message"]) for item in answer.get("messages", ()))
     except (ValueError, LookupError, TypeError, AttributeError):
         message = message or content[:200].decode("utf-8", "replace").strip()
     try:
@@ -186,6 +211,7 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> NodeRefu
         message=message or f"HTTP status {status}",
         should_retry=headers.get("x-should-retry") == "true",
         retry_after_s=retry_after_s,
+        hint=hint,
         statement=statement if isinstance(statement, int) else None,
     )
 

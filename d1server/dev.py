@@ -17,7 +17,7 @@ from typing import Final
 
 import click
 
-from d1server.call import NodeConnection, NodeRefused, NodeUnreachable, database_path
+from d1server.call import AnswerForeign, NodeConnection, NodeRefused, NodeUnreachable, database_path
 from d1server.cli.output import print_json, print_table
 from d1server.config import ENV_PREFIX, REPLICATION_PORT_OFFSET, Address, Role
 from d1server.sample_shop import EXAMPLE_QUERY, IS_THERE_QUERY, SHOP, STATEMENTS
@@ -184,7 +184,7 @@ class DevCluster:
                     headers = {"x-d1-bookmark": bookmark, "x-d1-on-timeout": "error"}
                     query = {"sql": EXAMPLE_QUERY}
                     node.post(database_path(SHOP, "query"), query, headers=headers)
-        except (NodeRefused, NodeUnreachable) as exc:
+        except (NodeRefused, NodeUnreachable, AnswerForeign) as exc:
             raise ClusterFailed(f"cannot make the sample database {SHOP}: {exc}") from exc
 
     def _announce(self) -> None:
@@ -244,7 +244,7 @@ def fill_shop(node: NodeConnection) -> str:
         node.post("/db", {"name": SHOP})
     query = database_path(SHOP, "query")
     reply = node.post(query, {"sql": IS_THERE_QUERY})
-    if reply.result()[0]["results"][0]["found"] == 0:
+    if reply.result_objects()[0]["results"][0]["found"] == 0:
         reply = node.post(query, {"batch": [{"sql": sql} for sql in STATEMENTS]})
     if reply.bookmark is None:
         raise NodeUnreachable("the primary answered without a bookmark", was_sent=True)

@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from d1server import __version__
-from d1server.call import NodeRefused, NodeUnreachable
-from d1server.cli.databases import CODE_DATABASE_UNKNOWN, databases
-from d1server.cli.execute import execute
+from d1server.call import AnswerForeign, NodeRefused, NodeUnreachable
+from d1server.cli.databases import databases
+from d1server.cli.execute import execute as execute_command
 from d1server.cli.nodes import dev, primary, replica
 from d1server.cli.options import common_options
-from d1server.cli.output import Failure, escaped
-from d1server.cli.status import status
+from d1server.cli.output import Failure, advice
+from d1server.cli.status import status as status_command
 
 
 class CommandLine(click.Group):
@@ -24,20 +24,10 @@ class CommandLine(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except NodeUnreachable as exc:
+        except (NodeUnreachable, AnswerForeign) as exc:
             raise Failure(str(exc)) from exc
         except NodeRefused as exc:
             raise Failure(advice(exc), code=exc.code) from exc
-
-
-def advice(refused: NodeRefused) -> str:
-    """Return the node's message with what to do about it."""
-    message = escaped(refused.message)
-    if refused.code == CODE_DATABASE_UNKNOWN and "db create" not in message:
-        return f"{message}; `d1server db list` shows what is there, `d1server db create` makes one"
-    if refused.should_retry:
-        return f"{message} (nothing was done; try again)"
-    return message
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +37,7 @@ def command_line() -> None:
     """A self-hosted, D1-compatible, replicated SQLite server."""
 
 
-for command in (dev, primary, replica, databases, execute, status):
+for command in (dev, primary, replica, databases, execute_command, status_command):
     command_line.add_command(command)
 
 

@@ -11,7 +11,6 @@ from d1server.cli.options import common_options, wishes
 from d1server.cli.output import print_json, print_table
 from d1server.cli.progress import working
 
-CODE_DATABASE_UNKNOWN: Final = 7404
 LIST_COLUMNS: Final = ("name", "uuid", "created_at", "file_size", "num_tables")
 
 
@@ -42,7 +41,7 @@ def plain(value: object) -> object:
 def create(name: str) -> None:
     """Create the database NAME."""
     with wishes().connect() as node:
-        show_object(node.post("/db", {"name": name}).result())
+        show_object(node.post("/db", {"name": name}).result_object())
 
 
 @databases.command("list")
@@ -50,7 +49,7 @@ def create(name: str) -> None:
 def list_databases() -> None:
     """List all databases."""
     with wishes().connect() as node:
-        found = node.call("GET", "/db").result()
+        found = node.call("GET", "/db").result_objects()
     if wishes().as_json:
         print_json(found)
     elif found:
@@ -65,7 +64,7 @@ def list_databases() -> None:
 def info(name: str) -> None:
     """Show what is known about the database NAME."""
     with wishes().connect() as node:
-        show_object(node.call("GET", database_path(name)).result())
+        show_object(node.call("GET", database_path(name)).result_object())
 
 
 @databases.command("delete")
@@ -93,6 +92,6 @@ def vacuum(name: str) -> None:
     with wishes().connect() as node, working(f"vacuuming {name} ..."):
         reply = node.post(database_path(name, "vacuum"), {})
     if wishes().as_json:
-        print_json(reply.result())
+        print_json(reply.json().get("result"))
     else:
         click.echo(f"vacuumed {name}")

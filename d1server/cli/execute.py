@@ -22,9 +22,15 @@ from d1server.call import (
     database_path,
     encode,
 )
-from d1server.cli.databases import CODE_DATABASE_UNKNOWN
 from d1server.cli.options import common_options, wishes
-from d1server.cli.output import Failure, escaped, print_json, print_table
+from d1server.cli.output import (
+    CODE_DATABASE_UNKNOWN,
+    Failure,
+    advice,
+    escaped,
+    print_json,
+    print_table,
+)
 from d1server.cli.progress import ReadProgress, working
 from d1server.cli.sqlfile import FileStatement, SqlFileInvalid, read_statements
 
@@ -100,7 +106,7 @@ def run_command(request: Request, sql: str) -> None:
     """Run the text of `--command` as one transaction."""
     with working("running ..."):
         reply = request.send(encode({"sql": sql}))
-    results = reply.result()
+    results = reply.result_objects()
     if wishes().as_json:
         print_json({"result": results, "success": True, "bookmark": reply.bookmark})
         return
@@ -182,15 +188,20 @@ def run_file(request: Request, path: str) -> None:
     batch: Batch | None = None
     try:
         with ReadProgress(path) as on_read:
-            for batch in batches(read_statements(path, on_read)):
+            statements = read_statements(path, on_read)
+            for batch in batches(
+                statements,
+                one_request_chars_max=ONE_REQUEST_CHARS_MAX,
+                batch_chars_max=BATCH_CHARS_MAX,
+            ):
                 reply = send_batch(request, batch)
-                results = reply.result()
+                results = reply.result_objects()
                 totals.add(results, reply.bookmark)
                 totals.line_last = batch.line_last
                 show_batch(results, is_only=batch.is_only, bookmark=reply.bookmark)
     except NodeRefused as exc:
         assert batch is not None
-        message = f"{place_of(exc, batch, shown_path)}: {escaped(exc.message)}"
+        message = f"{place_of(exc, batch, shown_path)}: {advice(exc)}"
         raise Failure(f"{message}\n{applied(totals, batch)}", code=exc.code) from exc
     except NodeUnreachable as exc:
         outcome = "" if batch is None else f"\n{applied(totals, batch, is_known=not exc.was_sent)}"
@@ -232,10 +243,7 @@ class Batch:
 
 
 def batches(
-    statements: Iterable[FileStatement],
-    *,
-    one_request_chars_max: int = ONE_REQUEST_CHARS_MAX,
-    batch_chars_max: int = BATCH_CHARS_MAX,
+    statements: Iterable[FileStatement], *, one_request_chars_max: int, batch_chars_max: int
 ) -> Iterator[Batch]:
     """Cut a file's statements into transactions: one if it is small, else many small ones.
 

@@ -82,6 +82,7 @@ def run(config: NodeConfig, stop_with_stdin: bool) -> None:
     """Run the node until a signal; a fault of its surroundings becomes a message."""
     import uvloop
 
+    from d1server.datadir import DataDirRefused
     from d1server.logs import configure_logs
     from d1server.node import run_node
 
@@ -91,6 +92,8 @@ def run(config: NodeConfig, stop_with_stdin: bool) -> None:
         main = with_stdin(main)
     try:
         run_until_signalled(main, loop_factory=uvloop.new_event_loop)
+    except DataDirRefused as exc:
+        raise Failure(str(exc)) from exc
     except OSError as exc:
         raise Failure(explain(exc, config)) from exc
 

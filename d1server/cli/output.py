@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import click
 
+from d1server.call import NodeRefused
 from d1server.cli.options import wishes
 
 UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 NAMED_ESCAPES: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+CODE_DATABASE_UNKNOWN: Final = 7404
 CELL_CHARS_MAX: Final = 200  # on a terminal; a pipe gets everything
 
 
@@ -34,6 +36,16 @@ class Failure(click.ClickException):
         if self._as_json:
             errors = [{"code": self._code, "message": self.message}]
             print_json({"success": False, "errors": errors})
+
+
+def advice(refused: NodeRefused) -> str:
+    """Return what the node said, and what to do about it."""
+    message = escaped(refused.message)
+    if refused.code == CODE_DATABASE_UNKNOWN and "db create" not in message:
+        return f"{message}; `d1server db list` shows what is there, `d1server db create` makes one"
+    if refused.should_retry:
+        return f"{message} (nothing was done; try again)"
+    return f"{message}\n{escaped(refused.hint)}" if refused.hint else message
 
 
 def print_json(value: object) -> None:

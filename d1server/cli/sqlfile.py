@@ -115,9 +115,14 @@ def opening_of_comment(known: str) -> str:
 def place_of(piece: str, text: str, at: int) -> int:
     """Return where a piece begins, from `at` on; a comment before it may hold the same words."""
     start = text.index(piece, at)
-    while split(text[at:start] + MARK) != (MARK,):
+    while not is_between_statements(text[at:start]):
         start = text.index(piece, start + 1)
     return start
+
+
+def is_between_statements(gap: str) -> bool:
+    """Tell whether a statement may begin behind this text: all comments in it have ended."""
+    return not gap.strip("; \t\n\f\r") or split(gap + MARK) == (MARK,)
 
 
 def read_statements(path: str, on_read: Callable[[int], None]) -> Iterator[FileStatement]:

@@ -17,7 +17,7 @@ KEYS: Final = ("applied", "head", "lag_commits", "lag_bytes", "lag_ms", "checksu
 def status() -> None:
     """Show a node's role, region, databases, and how far it is behind."""
     with wishes().connect() as node:
-        found = node.call("GET", "/status").json()
+        found = node.call("GET", "/status").json("role", "databases")
     if wishes().as_json:
         print_json(found)
         return
@@ -28,10 +28,10 @@ def status() -> None:
 def headline(url: str, found: Mapping[str, Any]) -> str:
     """Return the line about the node itself."""
     facts = [f"{key} {found[key]}" for key in ("region", "pid", "epoch") if key in found]
-    return escaped(f"{url}: {found.get('role', 'node')}, {', '.join(facts)}")
+    return escaped(f"{url}: {found['role']}, {', '.join(facts)}")
 
 
 def database_rows(found: Mapping[str, Any]) -> list[list[object]]:
     """Return a row for each database, by name."""
-    entries: Mapping[str, Mapping[str, Any]] = found.get("databases", {})
+    entries: Mapping[str, Mapping[str, Any]] = found["databases"]
     return [[name, *(entry.get(key) for key in KEYS)] for name, entry in sorted(entries.items())]
