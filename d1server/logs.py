@@ -62,7 +62,7 @@ def render_text(_logger: object, _name: str, event: MutableMapping[str, Any]) ->
     extras = "".join(f" {key}={event[key]}" for key in event if key not in HIDDEN_KEYS)
     line = (
         f"{event['timestamp']} {event['level'].upper()} {event.get('logger') or 'd1server'}:"
-        f" {event['event']}{extras}"
+        f" {str(event['event']).rstrip()}{extras}"
     )
     trace = event.get("exception")
     return f"{line}\n{trace}" if trace else line
