@@ -1,7 +1,9 @@
 """Runs a coroutine as the whole of a process, until it ends or a signal asks it to.
 
 SIGINT, SIGTERM and SIGHUP cancel it; it cleans up in its `finally`s. A second signal does
-not wait for that: it calls `on_second`, by default the end of the process on the spot.
+not wait for that: it calls `on_second`, by default the end of the process on the spot. Signals
+within `SAME_REQUEST_S` are one: `timeout` and some terminals' wrappers signal both a process
+and its group. SIGHUP stays ignored where it is (`nohup`).
 """
 
 import asyncio
@@ -11,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Final
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAME_REQUEST_S: Final = 0.5
 EXIT_IMPATIENT: Final = 130  # what shells report after Ctrl-C
 
 
@@ -35,26 +38,32 @@ async def _obey_signals(
 ) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main)
-    signals_seen = 0
+    first_at: float | None = None
 
     def on_signal() -> None:
-        nonlocal signals_seen
-        signals_seen += 1
-        if signals_seen == 1:
+        nonlocal first_at
+        if first_at is None:
+            first_at = loop.time()
             task.cancel()
-        else:
+        elif loop.time() - first_at >= SAME_REQUEST_S:
             on_second()
 
-    for number in STOP_SIGNALS:
+    heard = [number for number in STOP_SIGNALS if not is_left_ignored(number)]
+    for number in heard:
         loop.add_signal_handler(number, on_signal)
     try:
         await task
     except asyncio.CancelledError:
-        if not signals_seen:
+        if first_at is None:
             raise
     finally:
-        for number in STOP_SIGNALS:
+        for number in heard:
             loop.remove_signal_handler(number)
+
+
+def is_left_ignored(number: signal.Signals) -> bool:
+    """Tell whether whoever started us wants a signal to have no effect."""
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 async def end_of_input() -> None:

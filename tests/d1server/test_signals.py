@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from d1server import signals
 from d1server.signals import STOP_SIGNALS, run_until_signalled
 
 
@@ -25,7 +26,8 @@ def test_a_signal_cancels_main_which_may_clean_up(number: signal.Signals) -> Non
     assert steps == ["cleaned up"]
 
 
-def test_a_second_signal_does_not_wait_for_the_clean_up() -> None:
+def test_a_second_signal_does_not_wait_for_the_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "SAME_REQUEST_S", 0.0)
     second: list[str] = []
     enough = asyncio.Event()
 
@@ -43,6 +45,38 @@ def test_a_second_signal_does_not_wait_for_the_clean_up() -> None:
 
     run_until_signalled(main(), on_second=on_second)
     assert second == ["now"]
+
+
+def test_two_signals_at_once_are_one_request() -> None:
+    """`timeout` signals the process and its group: that is not impatience."""
+    second: list[str] = []
+
+    async def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.01)
+
+    run_until_signalled(main(), on_second=lambda: second.append("now"))
+    assert second == []
+
+
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ended: list[bool] = []
+
+    async def main() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.01)
+        ended.append(True)
+
+    try:
+        run_until_signalled(main())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ended == [True]
 
 
 def test_an_error_of_main_comes_out() -> None:
