@@ -1,0 +1,69 @@
+"""What a person sees: the same program on a pseudo-terminal."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+TABLE = """
+from d1server.cli.output import print_table
+rows = [[1, "Bj\\u00f6rn [red]x"], [20, "a\\x1b]0;title\\x07b"], [3, "y" * 300]]
+print_table(["id", "na[b]me"], rows)
+"""
+BAR = """
+import sys
+from d1server.cli.progress import ReadProgress, working
+with ReadProgress(sys.argv[1]) as bar:
+    bar(500)
+with working("thinking ..."):
+    pass
+print("done")
+"""
+
+
+def on_terminal(program: str, *words: str) -> str:
+    """Return what a program writes to a terminal of 80 columns."""
+    leader, follower = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}
+    command = [sys.executable, "-c", program, *words]
+    with subprocess.Popen(command, stdout=follower, stderr=follower, env=env):
+        os.close(follower)
+        found = b""
+        while True:
+            try:
+                found += os.read(leader, 4096)
+            except OSError:  # Linux says EIO when the last writer has closed
+                break
+    os.close(leader)
+    return found.decode()
+
+
+def test_rows_are_a_table_and_stay_text() -> None:
+    """Markup of the terminal library and escapes of terminals are shown, not obeyed."""
+    shown = on_terminal(TABLE)
+    assert "na[b]me" in shown
+    assert "Bj\xf6rn [red]x" in shown
+    assert "a\\u{1b}]0;title\\u{7}b" in shown
+    assert "\x1b]0;" not in shown
+    assert 190 <= shown.count("y") <= 201
+    assert "\u2026" in shown
+    assert "\u2502 20 \u2502" in shown
+
+
+def test_long_work_shows_progress(tmp_path: Path) -> None:
+    path = tmp_path / "a.sql"
+    path.write_bytes(b"x" * 1000)
+    shown = on_terminal(BAR, str(path))
+    assert "loading" in shown
+    assert "0.5/1.0 kB" in shown
+    assert "thinking ..." in shown
+    assert shown.rstrip().endswith("done")
+
+
+def test_pipes_get_no_progress(tmp_path: Path) -> None:
+    path = tmp_path / "a.sql"
+    path.write_bytes(b"x" * 1000)
+    command = [sys.executable, "-c", BAR, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("done\n", "")
