@@ -87,8 +87,7 @@ class WalCapture:
             pgno, page_count = _NUMBERS.unpack_from(data, at)
             images[pgno] = view[at + FRAME_HEADER_BYTES : at + FRAME_BYTES]
         self._check_commit(data, page_count, end)
-        if LOCK_PAGE in images:
-            del images[LOCK_PAGE]
+        images.pop(LOCK_PAGE, None)
         if max(images) > page_count:
             images = {pgno: page for pgno, page in images.items() if pgno <= page_count}
         return PageImages(list(images), list(images.values()), page_count)
@@ -124,9 +123,7 @@ class WalCapture:
             raise DatabaseDamaged(f"frame {end} of the WAL does not end a commit")
         return np.concatenate(numbers), page_count
 
-    def _read_chosen(
-        self, frames: np.ndarray, pgnos: np.ndarray, page_count: int
-    ) -> PageImages:
+    def _read_chosen(self, frames: np.ndarray, pgnos: np.ndarray, page_count: int) -> PageImages:
         """The images in `frames` (0-based, ascending), neighbours read together."""
         pages: list[memoryview] = []
         breaks = np.flatnonzero(np.diff(frames) != 1) + 1

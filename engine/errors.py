@@ -51,6 +51,10 @@ class DatabaseDamaged(EngineError):
     """SQLite's own files are not what they must be."""
 
 
+class DatabaseClosed(EngineError):
+    """A database that was closed while somebody was about to use it."""
+
+
 class PositionUnknown(EngineError):
     """A position that is not in this log's history."""
 

@@ -84,7 +84,7 @@ class Disk:
     def list(self, folder: Path) -> list[str]:
         """Names in `folder`, sorted; none if it does not exist."""
         with contextlib.suppress(FileNotFoundError):
-            return sorted(os.listdir(folder))
+            return sorted(path.name for path in folder.iterdir())
         return []
 
     def make_folder(self, folder: Path) -> None:
@@ -105,12 +105,11 @@ class Disk:
 
     def rename(self, source: Path, target: Path) -> None:
         """Put `source` in the place of `target`, atomically; not durable by itself."""
-        os.replace(source, target)
+        source.replace(target)
 
     def remove(self, path: Path) -> None:
         """Remove a file if it is there."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        path.unlink(missing_ok=True)
 
     def replace_file(self, path: Path, data: bytes) -> None:
         """Give `path` the content `data`: after a crash it has the old or the new one, whole."""

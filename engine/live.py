@@ -54,8 +54,10 @@ class Checkpointed(NamedTuple):
 
 
 class LiveDatabase:
-    """One open database; see the module's head. Not for two threads at once, but for the
-    connections that `borrow_reader` gives out."""
+    """One open database; see the module's head.
+
+    Not for two threads at once, but for the connections that `borrow_reader` gives out.
+    """
 
     def __init__(self, folder: Path, uuid: bytes, disk: Disk, limits: SqlLimits) -> None:
         """Use `open`."""

@@ -117,7 +117,8 @@ def sealed_index(segment: Segment, uuid: bytes, disk: Disk, *, before: int) -> S
     if scan.index.last_seq != before - 1:
         raise LogCorrupt(
             f"{segment.path} is damaged at offset {scan.index.end}: commit "
-            f"{scan.index.last_seq + 1} cannot be read. {RESTORE_HINT}"
+            f"{scan.index.last_seq + 1} cannot be read, and the next segment begins with commit "
+            f"{before}. {RESTORE_HINT}"
         )
     return scan.index
 

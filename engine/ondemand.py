@@ -5,8 +5,8 @@ bytes here instead of connections, caches and descriptors.
 
 Invariants:
 
-1. At most one opening or closing is under way, and users wait for it.
-2. It is closed only while `users` is 0, and never opened again after `retire`.
+1. At most one opening or closing is under way (`_lock`), and users wait for it.
+2. It is closed only when nobody is inside, and never opened again after `retire`.
 """
 
 import asyncio
@@ -27,14 +27,20 @@ class OnDemand(Generic[T]):
 
     __slots__ = (
         "_close",
+        "_inside",
         "_is_retired",
+        "_left",
         "_lock",
         "_open",
-        "_unused",
+        "_users",
         "current",
         "last_used",
-        "users",
     )
+
+    current: T | None
+    """The open thing. For use without `used` only until the event loop's next turn."""
+    last_used: float
+    """When somebody last began or ended to use it, by the monotonic clock."""
 
     def __init__(
         self, open_it: Callable[[], Awaitable[T]], close_it: Callable[[T], Awaitable[None]]
@@ -42,55 +48,73 @@ class OnDemand(Generic[T]):
         """Nothing is opened yet."""
         self._open = open_it
         self._close = close_it
-        self._lock: asyncio.Lock | None = None
-        self._unused: asyncio.Event | None = None
+        self._lock: asyncio.Lock | None = None  # made when needed: most are idle
+        self._left: asyncio.Event | None = None
         self._is_retired = False
-        self.current: T | None = None
-        self.users = 0
+        self._inside = 0
+        self._users = 0  # inside, or waiting to be
+        self.current = None
         self.last_used = 0.0
+
+    @property
+    def is_used(self) -> bool:
+        """Somebody is inside or waits to be."""
+        return self._users > 0
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[T]:
         """The open thing, for as long as the block lasts. Raises `Retired`, what `open_it` does."""
-        self.users += 1
+        self._users += 1
         self.last_used = time.monotonic()
         try:
-            if self.current is None:
+            while (current := self.current) is None:
                 await self._opened()
-            if self.current is None:
-                raise Retired
-            yield self.current
+            self._inside += 1
+            try:
+                yield current
+            finally:
+                self._inside -= 1
+                if self._inside == 0 and self._left is not None:
+                    self._left.set()
         finally:
-            self.users -= 1
+            self._users -= 1
             self.last_used = time.monotonic()
-            if self.users == 0 and self._unused is not None:
-                self._unused.set()
 
     async def _opened(self) -> None:
         async with self._locked():
             if self._is_retired:
-                raise Retired
+                raise Retired("the database is gone")
             if self.current is None:
                 self.current = await self._open()
 
     async def close_if_unused(self) -> bool:
         """Close it unless somebody uses it now; whether it is closed."""
-        async with self._locked():
-            if self.users == 0 and self.current is not None:
-                current, self.current = self.current, None
-                await self._close(current)
+        if self.current is not None and not self._users:
+            async with self.closed():
+                pass
         return self.current is None
+
+    @asynccontextmanager
+    async def closed(self) -> AsyncIterator[None]:
+        """Within this it is closed, after those inside have left; others wait."""
+        async with self._locked():
+            current, self.current = self.current, None
+            await self._wait_left()
+            if current is not None:
+                await self._close(current)
+            yield
 
     async def retire(self) -> None:
         """Let nobody in any more, wait for those inside, close it for good."""
         self._is_retired = True
-        while self.users:
-            self._unused = asyncio.Event()
-            await self._unused.wait()
-        async with self._locked():
-            current, self.current = self.current, None
-            if current is not None:
-                await self._close(current)
+        async with self.closed():
+            pass
+
+    async def _wait_left(self) -> None:
+        while self._inside:
+            self._left = asyncio.Event()
+            await self._left.wait()
+        self._left = None
 
     def _locked(self) -> asyncio.Lock:
         if self._lock is None:

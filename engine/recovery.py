@@ -28,6 +28,7 @@ from proto.tokens import Bookmark, CommitToken
 
 DB_NAME: Final = "db.sqlite"
 BASE_NAME: Final = "base"
+LOG_NAME: Final = "log"
 _MAGIC: Final = b"D1BS"
 _FORMAT: Final = 1
 # magic, format, database, epoch, seq, digest, rolling checksum, page count, page size; then

@@ -101,14 +101,18 @@ class SealedSegments:
         return self._segments
 
     def _remove(self, segment: Segment) -> None:
-        """Remove the oldest segment durably, so that a crash never leaves a hole."""
+        """Remove the oldest segment.
+
+        Durably, before the next one may go: neither a crash nor a disk that refuses leaves a
+        hole.
+        """
+        self._disk.remove(segment.path.with_suffix(INDEX_SUFFIX))
+        self._disk.remove(segment.path)
+        self._disk.sync_folder(segment.path.parent)
         with self._lock:
             self._segments = self._segments[1:]
             self._indexes.pop(segment.path, None)
             self.bytes_total -= segment.bytes
-        self._disk.remove(segment.path.with_suffix(INDEX_SUFFIX))
-        self._disk.remove(segment.path)
-        self._disk.sync_folder(segment.path.parent)
 
     def _find(self, seq: int, before: int) -> tuple[Segment, SegmentIndex, int]:
         """The segment that holds `seq`, its index, and where the next segment begins."""

@@ -38,9 +38,7 @@ class Threads:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-async def until_done(
-    running: "asyncio.Future[T]", *, stop: Callable[[], None] | None = None
-) -> T:
+async def until_done(running: "asyncio.Future[T]", *, stop: Callable[[], None] | None = None) -> T:
     """Wait for work on a thread, to its end also when cancelled meanwhile.
 
     `stop` asks the work to end early. It is repeated, because the work may not have come

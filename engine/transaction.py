@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from engine.errors import EngineError, StatementRefused
+from engine.errors import StatementRefused
 from engine.sandbox import Sandbox, SqlLimits
-from engine.statements import Plan, Planner, run, split
+from engine.statements import Planner, run, split
 from proto.api import SqlValue, Statement, StatementResult
 
 _SPLIT_CACHE_MAX = 256
@@ -131,5 +131,3 @@ def write(
                 sandbox.execute_internal("ROLLBACK")
             raise
     return results
-
-

@@ -88,7 +88,7 @@ class Committer:
         on_fenced: Callable[[Exception], None],
         keep: Callable[[Bookmark], Bookmark],
     ) -> None:
-        """Take over the writer of `live`; a write that takes longer than `deadline_s` is stopped."""
+        """Take over the writer of `live`; a write longer than `deadline_s` is stopped."""
         self._live = live
         self._log = log
         self._reads = reads
@@ -99,9 +99,7 @@ class Committer:
         self._on_fenced = on_fenced
         self._keep = keep
         self._writer = Writer(live, log)
-        self._flusher = Flusher(
-            log, threads, on_durable=self._flushed, on_failed=self._fence
-        )
+        self._flusher = Flusher(log, threads, on_durable=self._flushed, on_failed=self._fence)
         self._queue: deque[_Job] = deque()
         self._state = CommitterState.READY
         self._worker: asyncio.Task[None] | None = None

@@ -15,14 +15,14 @@ from typing import Final
 
 import apsw
 
+from engine.checksum import PageChecksums
 from engine.errors import EngineError
 from engine.live import LiveDatabase, Role
 from engine.log import CommitLog, LogEnds
 from engine.ondemand import OnDemand
 from engine.reads import Reads
-from engine.recovery import DB_NAME, Base, write_base
+from engine.recovery import DB_NAME, LOG_NAME, Base, write_base
 from engine.resources import Resources
-from engine.checksum import PageChecksums
 from engine.sandbox import Sandbox
 from engine.wal import PAGE_SIZE
 from primary.committer import Committer, Spawn
@@ -33,7 +33,6 @@ from proto.tokens import Bookmark, CommitToken, genesis
 
 logger = logging.getLogger(__name__)
 
-LOG_NAME: Final = "log"
 _TRY_AGAIN_S: Final = 2.0
 """So long a database that cannot be opened answers with the reason, without another try."""
 
@@ -225,7 +224,9 @@ def create_database(folder: Path, uuid: bytes, resources: Resources, *, time_ms:
     disk = resources.disk
     disk.make_folder(folder)
     path = folder / DB_NAME
-    Sandbox.create_file(path)
+    for suffix in ("", "-wal", "-shm"):
+        disk.remove(path.with_name(path.name + suffix))
+    Sandbox.open_writer(path, resources.limits).close()
     start = genesis(uuid)
     fd = disk.open(path)
     try:
@@ -255,5 +256,3 @@ def create_database(folder: Path, uuid: bytes, resources: Resources, *, time_ms:
     log.close()
     write_base(folder, uuid, Base(part.bookmark, part.checksum, len(pages)), disk)
     disk.sync_folder(folder)
-
-

@@ -1,11 +1,11 @@
 """Errors of the write side, one class per reaction of the catcher.
 
-    PrimaryError
-        Overloaded        too many writes wait: answer 429; nothing was done, a retry may help
-        WriteFenced       the log could not take commits: answer 503; this write is not kept
-        WriteUnknown      the log failed under this write: answer 503; it may or may not be kept
-        DatabaseStopped   the database cannot be opened: answer 503, tell the operator
-        KeyReused         an idempotency key came again with another request: answer 400
+PrimaryError
+Overloaded        too many writes wait: answer 429; nothing was done, a retry may help
+WriteFenced       the log could not take commits: answer 503; this write is not kept
+WriteUnknown      the log failed under this write: answer 503; it may or may not be kept
+DatabaseStopped   the database cannot be opened: answer 503, tell the operator
+KeyReused         an idempotency key came again with another request: answer 400
 """
 
 

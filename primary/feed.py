@@ -79,9 +79,7 @@ class ReplicaFeed:
             self._drop(uuid)
             self.progress[uuid] = progress
             self._written[uuid] = 0
-            self._run(
-                uuid, partial(self._start, progress, position.bookmark, message.snapshot)
-            )
+            self._run(uuid, partial(self._start, progress, position.bookmark, message.snapshot))
 
     def unfollow(self, message: Unfollow) -> None:
         """The replica has deleted these databases."""

@@ -141,9 +141,7 @@ class Writer:
     def _append(self, parts: list[CommitPart]) -> None:
         self._log.append(parts)
 
-    def _part(
-        self, images: PageImages, before: CommitPart | None, *, is_last: bool
-    ) -> CommitPart:
+    def _part(self, images: PageImages, before: CommitPart | None, *, is_last: bool) -> CommitPart:
         """The next part of the commit after the log's head; `before` is its part before."""
         log = self._log
         checksum = self._live.pages.replace(images.pgnos, images.pages, images.page_count)

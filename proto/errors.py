@@ -1,12 +1,12 @@
 """Errors of the wire and disk formats, one class per reaction of the catcher.
 
-    ProtoError
-        BookmarkInvalid    the caller sent text that is no bookmark: answer 400
-        RequestInvalid     the caller's JSON is not what we take: answer 400
-        RecordTruncated    the bytes end before the record does: read more, or stop at the log's end
-        RecordCorrupt      the bytes are not a record: stop trusting this source
-        FrameCorrupt       the link's bytes are not ours: drop the link
-        MessageInvalid     the peer speaks another language: refuse it
+ProtoError
+BookmarkInvalid    the caller sent text that is no bookmark: answer 400
+RequestInvalid     the caller's JSON is not what we take: answer 400
+RecordTruncated    the bytes end before the record does: read more, or stop at the log's end
+RecordCorrupt      the bytes are not a record: stop trusting this source
+FrameCorrupt       the link's bytes are not ours: drop the link
+MessageInvalid     the peer speaks another language: refuse it
 """
 
 

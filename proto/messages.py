@@ -130,8 +130,10 @@ class SnapshotEnd(_Message, frozen=True, tag=True, array_like=True):
 
 
 class Heartbeat(_Message, frozen=True, tag=True, array_like=True):
-    """Every second, also when idle: the newest durable commits of the databases that moved since
-    the last one; the first one on a link has all databases."""
+    """Every second, also when idle: the newest durable commits.
+
+    Of the databases that moved since the last one; of all in the first one on a link.
+    """
 
     time_ms: int
     heads: list[Position]

@@ -210,9 +210,21 @@ def _checked_length(view: memoryview, offset: int) -> tuple[int, int, int]:
 
 
 def _from_header(raw: bytes) -> CommitPart:
-    (_, _, epoch, number, seq, flags, page_count, _, page_size, time_ms, checksum, durable, prev) = (
-        _HEADER.unpack_from(raw)
-    )
+    (
+        _,
+        _,
+        epoch,
+        number,
+        seq,
+        flags,
+        page_count,
+        _,
+        page_size,
+        time_ms,
+        checksum,
+        durable,
+        prev,
+    ) = _HEADER.unpack_from(raw)
     part = CommitPart()
     part.raw = raw
     part.token = CommitToken(epoch, seq)

@@ -1,13 +1,13 @@
 """Errors of the following side, one class per reaction of the catcher.
 
-    ReplicaError
-        PeerRefused       the primary will not have us: dialling again cannot help, tell the operator
-        HistoryDiverged   our commits or pages are not the primary's: copy the file anew
-        TooManyWaiters    answer 503; the client may retry
-        WaitTimedOut      the commit did not come in time: the request's own policy decides
-        ForwardFailed     the primary cannot be asked now: nothing was done, answer 503, retry
-        OutcomeUnknown    the link broke after a forwarded write was sent: answer 503, do not
-                          retry blindly
+ReplicaError
+PeerRefused       the primary will not have us: dialling again cannot help, tell the operator
+HistoryDiverged   our commits or pages are not the primary's: copy the file anew
+TooManyWaiters    answer 503; the client may retry
+WaitTimedOut      the commit did not come in time: the request's own policy decides
+ForwardFailed     the primary cannot be asked now: nothing was done, answer 503, retry
+OutcomeUnknown    the link broke after a forwarded write was sent: answer 503, do not
+retry blindly
 """
 
 

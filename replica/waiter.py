@@ -64,6 +64,11 @@ class TokenWaiter:
             if not reached.done():
                 reached.set_result(None)
 
+    def reset(self, applied: int) -> None:
+        """The database is another one now (a copy): it is at `applied`, maybe earlier."""
+        self.applied = min(applied, self.applied)
+        self.advance(applied)
+
     def _drop_done(self) -> None:
         """Forget cancelled waiters once they are most of the heap, at a cost they have paid."""
         if len(self._heap) > 2 * self._waiting + 16:

@@ -1,0 +1,126 @@
+"""The replication link's transport: messages over one TCP connection, on both sides.
+
+`PeerLink` is the `proto.link.Link` that feeds and receivers use. It decodes what arrives
+and hands each message to `on_message` at once, in order, inside the event loop's turn.
+
+Bounds: the peer's window (`primary/feed.py`) bounds what is under way; a peer that stays
+silent for `SILENCE_S_MAX` is given up, both sides say something at least every second.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final, cast
+
+from proto.errors import FrameCorrupt, MessageInvalid
+from proto.framing import FrameDecoder, encode_frame
+from proto.link import LinkLost
+from proto.messages import Message, decode_message, encode_message
+
+logger = logging.getLogger(__name__)
+
+SILENCE_S_MAX: Final = 5.0
+DIAL_S_MAX: Final = 5.0
+
+
+class PeerLink(asyncio.Protocol):
+    """See the module's head."""
+
+    def __init__(self, on_made: Callable[["PeerLink"], None] | None = None) -> None:
+        """Messages are dropped until `on_message` is set, which `on_made` may do."""
+        self.on_message: Callable[[Message], None] | None = None
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.last_heard = 0.0
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.peer = "a peer that has not said its name"
+        self._on_made = on_made
+        self._decoder = FrameDecoder()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.last_heard = asyncio.get_running_loop().time()
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._on_made is not None:
+            self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came: hand the messages in them on."""
+        self.received_bytes += len(data)
+        self.last_heard = asyncio.get_running_loop().time()
+        try:
+            for payload in self._decoder.feed(data):
+                message = decode_message(payload)
+                if self.on_message is not None and not self.lost.done():
+                    self.on_message(message)
+        except (FrameCorrupt, MessageInvalid) as exc:
+            logger.warning("link with %s: %s", self.peer, exc)
+            self.abort(str(exc))
+        except Exception as exc:
+            logger.exception("link with %s: a message could not be handled", self.peer)
+            self.abort(f"a message could not be handled: {exc}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._transport = None
+        if not self.lost.done():
+            self.lost.set_result(str(exc) if exc else "the peer closed the connection")
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that have not left for the network."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def send(self, message: Message) -> int:
+        """Queue a message; its size on the wire. On a lost link it does nothing."""
+        if self._transport is None or self._transport.is_closing():
+            return 0
+        frame = encode_frame(encode_message(message))
+        self._transport.write(frame)
+        self.sent_bytes += len(frame)
+        return len(frame)
+
+    def close(self) -> None:
+        """End the link after what was sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """End the link now."""
+        if not self.lost.done():
+            self.lost.set_result(reason)
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def wait_lost(self) -> str:
+        """Return why the link ended, once it has; a silent peer ends it."""
+        loop = asyncio.get_running_loop()
+        while not self.lost.done():
+            quiet = loop.time() - self.last_heard
+            if quiet >= SILENCE_S_MAX:
+                self.abort(f"nothing heard for {quiet:.1f} s")
+                break
+            await asyncio.wait([self.lost], timeout=SILENCE_S_MAX - quiet)
+        return self.lost.result()
+
+
+async def dial(host: str, port: int) -> PeerLink:
+    """Connect to a primary's replication address. Raises `LinkLost`."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(DIAL_S_MAX):
+            _, link = await loop.create_connection(PeerLink, host, port)
+    except (OSError, TimeoutError) as exc:
+        raise LinkLost(f"{host}:{port} does not answer: {exc!r}") from exc
+    return link
+
+
+async def listen(host: str, port: int, on_made: Callable[[PeerLink], None]) -> asyncio.Server:
+    """Take links at this address. Raises `OSError`."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: PeerLink(on_made), host, port)

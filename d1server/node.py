@@ -1,0 +1,85 @@
+"""The composition root: from a configuration to a running node, and back.
+
+Start order: data directory (locked), databases and catalog, replication, HTTP. Stop order:
+HTTP (requests in flight end), replication, databases (durable, checkpointed), threads,
+lock.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import apsw
+
+from d1server.config import NodeConfig, Role
+from d1server.datadir import open_data_dir
+from d1server.primary_node import PrimaryNode
+from d1server.replica_node import ReplicaNode
+from d1server.web.limits import HttpLimits
+from d1server.web.serve import serving
+from engine.files import Disk
+from engine.resources import Resources
+from engine.sandbox import SqlLimits
+from engine.threads import Threads
+
+logger = logging.getLogger(__name__)
+
+SQLITE_MIN: Final = (3, 53, 2)
+"""Earlier ones have the WAL-reset bug (fixed in 3.51.3) or CVE-2026-11824."""
+_IO_THREADS_MAX: Final = 8
+_READ_THREADS_MAX: Final = 8
+
+
+class SqliteTooOld(Exception):
+    """The SQLite in use has bugs that lose data."""
+
+
+async def run_node(config: NodeConfig) -> None:
+    """Run the node of this configuration until cancelled.
+
+    Raises `DataDirRefused`, `SqliteTooOld`, `OSError` (an address in use), `EngineError`.
+    """
+    check_sqlite(apsw.sqlite_lib_version())
+    disk = Disk()
+    with (
+        open_data_dir(config.data_dir, config.role.value, disk) as data,
+        _resources(config, disk) as resources,
+    ):
+        kind = PrimaryNode if config.role is Role.PRIMARY else ReplicaNode
+        node = kind(config, data, resources)
+        limits = HttpLimits(body_bytes_max=config.body_bytes_max)
+        async with (
+            node.running(),
+            serving(node, config.listen.host, config.listen.port, limits=limits) as front,
+        ):
+            logger.info(
+                "%s %s (%s) serves http://%s:%s", config.role.value, config.name, config.region,
+                *front.address,
+            )  # fmt: skip
+            await asyncio.get_running_loop().create_future()
+
+
+def check_sqlite(version: str) -> None:
+    """Raise `SqliteTooOld` unless this version is safe."""
+    if tuple(map(int, version.split("."))) < SQLITE_MIN:
+        wanted = ".".join(map(str, SQLITE_MIN))
+        raise SqliteTooOld(f"SQLite {version} is not safe, {wanted} or newer is: update apsw")
+
+
+@contextmanager
+def _resources(config: NodeConfig, disk: Disk) -> Iterator[Resources]:
+    io, readers = Threads("io", _IO_THREADS_MAX), Threads("read", _READ_THREADS_MAX)
+    try:
+        yield Resources(
+            disk=disk,
+            limits=SqlLimits(),
+            io=io,
+            readers=readers,
+            query_deadline_s=config.query_deadline_s,
+            log_bytes_max=config.log_bytes_max,
+        )
+    finally:
+        readers.close()
+        io.close()

@@ -1,0 +1,343 @@
+"""A node that is the primary: its databases, its catalog, its replicas' feeds."""
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn
+
+import apsw
+
+from d1server.administration import describe, name_in, success
+from d1server.catalog import (
+    CATALOG_NAME,
+    CREATE_TABLE,
+    SELECT_ALL,
+    Catalog,
+    CatalogEntry,
+    catalog_uuid,
+    insert,
+    remove,
+)
+from d1server.config import NodeConfig
+from d1server.datadir import DataDir
+from d1server.idle import close_idle
+from d1server.link import PeerLink, listen
+from d1server.primary_queries import PrimaryQueries
+from d1server.query import AdminRequest, Answer
+from d1server.refusals import answer_refusal, unknown_database
+from d1server.replica_door import ReplicaDoor
+from d1server.tasks import Tasks
+from d1server.web.errors import Fault, refuse
+from engine.errors import EngineError, StatementRefused
+from engine.ondemand import OnDemand
+from engine.resources import Resources
+from engine.transaction import steps_of
+from engine.wal import PAGE_SIZE
+from primary.database import PrimaryDatabase, create_database
+from primary.errors import PrimaryError
+from proto.api import ServedBy, Statement
+from replica.bootstrap import remove_folder
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_S: Final = 1.0
+_FORGOTTEN_S_MAX: Final = 5.0  # a delete waits so long for connected replicas to forget
+
+
+class PrimaryNode:
+    """See the module's head; a `NodeView`. `running` is its life."""
+
+    def __init__(self, config: NodeConfig, data: DataDir, resources: Resources) -> None:
+        """Nothing is opened yet."""
+        self._config = config
+        self._data = data
+        self._resources = resources
+        self._tasks = Tasks()
+        self._catalog = Catalog()
+        self._catalog_uuid = catalog_uuid(data.identity.cluster)
+        self._databases: dict[bytes, PrimaryDatabase] = {}
+        self._being_named: set[str] = set()
+        self._started_at = time.time()
+        served = ServedBy(config.name, config.region, is_primary=True)
+        self._queries = PrimaryQueries(self.find, served)
+        self._doors: list[ReplicaDoor] = []
+
+    # --- life
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The node from its catalog's opening to the closing of its last database.
+
+        Stop order: links, background tasks, databases (each made durable and checkpointed).
+        """
+        await self._open_catalog()
+        address = self._config.replication
+        assert address is not None, "a primary has a replication address"
+        server = await listen(address.host, address.port, self._welcome)
+        self._tasks.spawn(self._beat(), "heartbeats")
+        self._tasks.spawn(
+            close_idle(
+                self._idle_candidates,
+                idle_s=self._config.idle_close_s,
+                open_max=self._config.open_databases_max,
+            ),
+            "idle databases",
+        )
+        try:
+            yield
+        finally:
+            server.close()
+            for door in list(self._doors):
+                door.close("the primary is stopping")
+            await self._close_databases()
+            await self._tasks.cancel_all()
+
+    async def _open_catalog(self) -> None:
+        folder = self._data.folder(self._catalog_uuid)
+        if not (folder / "base").exists():
+            await self._resources.io.call(
+                create_database,
+                folder,
+                self._catalog_uuid,
+                self._resources,
+                time_ms=int(time.time() * 1000),
+            )
+        self._databases[self._catalog_uuid] = catalog = self._database(self._catalog_uuid)
+        async with catalog.demand.used() as opened:
+            await opened.committer.write(steps_of([CREATE_TABLE]))
+        await self._reload_catalog()
+        known = {str(uuid.UUID(bytes=key)) for key in self._databases}
+        for name in self._resources.disk.list(self._data.databases):
+            if name not in known:  # a create or a delete that a crash cut short
+                logger.warning("removing %s: the catalog does not know it", name)
+                await self._resources.io.call(remove_folder, self._data.databases / name)
+
+    async def _reload_catalog(self) -> None:
+        async with self._databases[self._catalog_uuid].demand.used() as opened:
+            rows = opened.reads.now(steps_of([SELECT_ALL]))[0].rows
+        change = self._catalog.update(rows)
+        for entry in change.added:
+            self._databases[entry.uuid] = self._database(entry.uuid)
+
+    def _database(self, key: bytes) -> PrimaryDatabase:
+        return PrimaryDatabase(
+            self._data.folder(key),
+            key,
+            self._resources,
+            spawn=self._tasks.spawn,
+            on_durable=self._on_durable,
+        )
+
+    async def _close_databases(self) -> None:
+        for database in list(self._databases.values()):
+            try:
+                await database.demand.retire()
+            except (EngineError, PrimaryError, OSError, apsw.Error) as exc:
+                logger.warning("closing %s: %s", database.uuid.hex(), exc)
+
+    def _idle_candidates(self) -> Iterable[OnDemand[Any]]:
+        return [
+            database.demand
+            for key, database in self._databases.items()
+            if key != self._catalog_uuid
+        ]
+
+    # --- replicas
+
+    def _welcome(self, link: PeerLink) -> None:
+        door = ReplicaDoor(link, self)
+        self._doors.append(door)
+        self._tasks.spawn(self._keep_door(door), "link")
+
+    async def _keep_door(self, door: ReplicaDoor) -> None:
+        try:
+            await door.until_lost()
+        finally:
+            self._doors.remove(door)
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Cluster, node, region: what a `Welcome` says."""
+        return self._data.identity.cluster, self._config.name, self._config.region
+
+    @property
+    def resources(self) -> Resources:
+        """What the feeds share with the databases."""
+        return self._resources
+
+    @property
+    def tasks(self) -> Tasks:
+        """Where the feeds' tasks live."""
+        return self._tasks
+
+    def find(self, name: str) -> PrimaryDatabase | None:
+        """The database of this name."""
+        entry = self._catalog.by_name.get(name)
+        return self._databases.get(entry.uuid) if entry is not None else None
+
+    def find_uuid(self, key: bytes) -> PrimaryDatabase | None:
+        """The database of this uuid, the catalog included."""
+        return self._databases.get(key)
+
+    def _on_durable(self, key: bytes) -> None:
+        for door in self._doors:
+            door.wake(key)
+
+    async def _beat(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_S)
+            databases = list(self._databases.values())
+            for door in self._doors:
+                door.heartbeat(databases, time_ms=int(time.time() * 1000))
+
+    # --- NodeView
+
+    @property
+    def queries(self) -> PrimaryQueries:
+        """Where queries go."""
+        return self._queries
+
+    def readiness(self) -> tuple[bool, list[str]]:
+        """Ready while every database can be opened."""
+        reasons = [
+            f"database {self._name_of(database.uuid)}: {database.problem}"
+            for database in self._databases.values()
+            if database.problem
+        ]
+        return not reasons, reasons
+
+    def _name_of(self, key: bytes) -> str:
+        entry = self._catalog.by_uuid.get(key)
+        return entry.name if entry is not None else CATALOG_NAME
+
+    def status(self) -> dict[str, object]:
+        """What `/status` shows."""
+        databases = {
+            self._name_of(key): self._status_of(database)
+            for key, database in list(self._databases.items())
+            if key != self._catalog_uuid
+        }
+        return {
+            "role": "primary",
+            "name": self._config.name,
+            "region": self._config.region,
+            "pid": os.getpid(),
+            "epoch": self._databases[self._catalog_uuid].durable.token.epoch,
+            "cluster": self._data.identity.cluster,
+            "uptime_s": round(time.time() - self._started_at, 1),
+            "databases": databases,
+            "replicas": [door.status() for door in self._doors if door.is_welcome],
+        }
+
+    def _status_of(self, database: PrimaryDatabase) -> dict[str, object]:
+        ends = database.ends
+        return {
+            "head": database.head.text,
+            "applied": database.head.text,
+            "durable": database.durable.text,
+            "lag_commits": 0,
+            "lag_bytes": 0,
+            "lag_ms": 0.0,
+            "checksum": f"{ends.checksum:016x}",
+            "size_bytes": ends.page_count * PAGE_SIZE,
+            "log_bytes": ends.bytes,
+            "is_open": database.demand.current is not None,
+            "problem": database.problem,
+        }
+
+    # --- administration
+
+    async def administer(self, request: AdminRequest) -> Answer:
+        """Run one administration call."""
+        try:
+            if request.op == "list":
+                return success([self._describe(e) for e in self._catalog.by_name.values()])
+            if request.op == "create":
+                return await self._create(name_in(request.body))
+            entry = self._catalog.by_name.get(request.database)
+            if entry is None:
+                return unknown_database(request.database)
+            if request.op == "info":
+                return success(await self._describe_whole(entry))
+            if request.op == "delete":
+                return await self._delete(entry)
+            assert request.op == "vacuum", request.op
+            return await self._vacuum(entry)
+        except Exception as exc:
+            return answer_refusal(exc)
+
+    def _describe(self, entry: CatalogEntry) -> dict[str, object]:
+        ends = self._databases[entry.uuid].ends
+        return describe(entry, ends.page_count * PAGE_SIZE, self._config.region)
+
+    async def _describe_whole(self, entry: CatalogEntry) -> dict[str, object]:
+        async with self._databases[entry.uuid].demand.used() as opened:
+            count = opened.reads.now(
+                steps_of([Statement("SELECT count(*) FROM sqlite_schema WHERE type = 'table'")])
+            )
+        return self._describe(entry) | {"num_tables": count[0].rows[0][0]}
+
+    async def _create(self, name: str) -> Answer:
+        if name in self._catalog.by_name or name in self._being_named:
+            return refuse(Fault.DATABASE_EXISTS, "A database with that name already exists")
+        self._being_named.add(name)
+        try:
+            now = datetime.now(UTC)
+            entry = CatalogEntry(uuid.uuid4().bytes, name, now.isoformat(timespec="milliseconds"))
+            await self._resources.io.call(
+                create_database,
+                self._data.folder(entry.uuid),
+                entry.uuid,
+                self._resources,
+                time_ms=int(now.timestamp() * 1000),
+            )
+            await self._change_catalog(insert(entry))
+        finally:
+            self._being_named.discard(name)
+        return success(await self._describe_whole(entry))
+
+    async def _delete(self, entry: CatalogEntry) -> Answer:
+        """Out of the catalog first, on all nodes; then the data."""
+        await self._change_catalog(remove(entry))
+        database = self._databases.pop(entry.uuid)
+        late = await self._wait_forgotten()
+        await database.demand.retire()
+        await self._resources.io.call(remove_folder, database.folder)
+        hint = f"these replicas forget it when they are back: {', '.join(late)}" if late else ""
+        return success(None, hint)
+
+    async def _wait_forgotten(self) -> list[str]:
+        """Until the connected replicas have the catalog's newest commit; those that have not."""
+        seq = self._databases[self._catalog_uuid].durable.seq
+        doors = [door for door in self._doors if door.is_welcome]
+        waits = [
+            asyncio.ensure_future(door.wait_applied(self._catalog_uuid, seq)) for door in doors
+        ]
+        if not waits:
+            return []
+        await asyncio.wait(waits, timeout=_FORGOTTEN_S_MAX)
+        late = [door.name for door, wait in zip(doors, waits, strict=True) if not wait.done()]
+        for wait in waits:
+            wait.cancel()
+        return late
+
+    async def _vacuum(self, entry: CatalogEntry) -> Answer:
+        async with self._databases[entry.uuid].demand.used() as opened:
+            before = opened.committer.page_count
+            written = await opened.committer.vacuum()
+        sizes = {"size_before": before * PAGE_SIZE, "size_after": written.page_count * PAGE_SIZE}
+        return success(sizes, bookmark=written.bookmark.text)
+
+    async def _change_catalog(self, statement: Statement) -> None:
+        async with self._databases[self._catalog_uuid].demand.used() as opened:
+            try:
+                await opened.committer.write(steps_of([statement]))
+            except StatementRefused:
+                logger.exception("the catalog refused a change")
+                raise
+        await self._reload_catalog()

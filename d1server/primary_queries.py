@@ -1,0 +1,123 @@
+"""Queries on the primary: reads inline or on a thread, writes through the committer."""
+
+from collections.abc import Callable
+from functools import partial
+
+from d1server.query import Answer, Constraint, QueryRequest
+from d1server.refusals import answer_refusal, unknown_database
+from d1server.results import State, encode, to_answer
+from d1server.router import BookmarkAge, age_of
+from d1server.web.errors import Fault, refuse
+from engine.errors import BudgetExceeded, EngineError
+from engine.transaction import Step, steps_of, writes
+from primary.database import OpenPrimary, PrimaryDatabase
+from primary.idempotency import IdempotencyKey
+from primary.writer import KeyedWrite
+from proto.api import ServedBy, StatementResult
+from proto.tokens import Bookmark
+
+
+class PrimaryQueries:
+    """The primary's `QueryService`."""
+
+    def __init__(self, find: Callable[[str], PrimaryDatabase | None], served: ServedBy) -> None:
+        """Serve the databases that `find` knows by name."""
+        self._find = find
+        self._served = served
+
+    def answer_now(self, request: QueryRequest) -> Answer | None:
+        """Serve a short read of an open database whose newest commit is durable."""
+        database = self._find(request.database)
+        opened = database.demand.current if database is not None else None
+        if opened is None or not opened.committer.is_settled:
+            return None
+        head = opened.log.head
+        try:
+            if request.bookmark not in (None, head) and _refused_bookmark(request, opened):
+                return None
+            steps = steps_of(request.statements)
+            if writes(opened.live.reader, steps):
+                return None
+            results = opened.reads.now(steps)
+        except EngineError:
+            return None  # the long way finds the same error, or has the time
+        return to_answer(results, request, self._served, State(head, opened.committer.page_count))
+
+    async def answer(self, request: QueryRequest) -> Answer:
+        """Serve whatever the request is."""
+        database = self._find(request.database)
+        if database is None:
+            return unknown_database(request.database)
+        bookmark: str | None = None
+        try:
+            async with database.demand.used() as opened:
+                refused = _refused_bookmark(request, opened)
+                if refused is not None:
+                    return refused
+                try:
+                    return await self._run(request, opened)
+                finally:
+                    bookmark = opened.log.durable.text
+        except Exception as exc:
+            return answer_refusal(exc, bookmark)
+
+    async def _run(self, request: QueryRequest, opened: OpenPrimary) -> Answer:
+        steps = steps_of(request.statements)
+        if writes(opened.live.reader, steps):
+            return await self._write(request, steps, opened)
+        try:
+            results = await _read(steps, opened)
+        finally:
+            seen = await opened.committer.wait_durable()
+        return to_answer(results, request, self._served, State(seen, opened.committer.page_count))
+
+    async def _write(self, request: QueryRequest, steps: list[Step], opened: OpenPrimary) -> Answer:
+        committer = opened.committer
+        keyed = None
+        if request.idempotency_key is not None:
+            expected = State(opened.log.head, committer.page_count)
+            keyed = KeyedWrite(
+                IdempotencyKey.of(request.idempotency_key, request.body),
+                partial(self._encode_keyed, request, expected),
+            )
+        written = await committer.write(steps, keyed)
+        if written.replayed is not None:
+            return Answer(200, written.replayed, written.bookmark.text)
+        state = State(written.bookmark, written.page_count)
+        return to_answer(written.results, request, self._served, state)
+
+    def _encode_keyed(
+        self, request: QueryRequest, state: State, results: list[StatementResult]
+    ) -> bytes:
+        return encode(results, request, self._served, state)
+
+
+async def _read(steps: list[Step], opened: OpenPrimary) -> list[StatementResult]:
+    try:
+        return opened.reads.now(steps)
+    except BudgetExceeded:
+        return await opened.reads.on_thread(steps)
+
+
+def _refused_bookmark(request: QueryRequest, opened: OpenPrimary) -> Answer | None:
+    """The refusal of a bookmark that is not of this database's history, None if it is."""
+    if request.constraint is not Constraint.BOOKMARK:
+        return None
+    assert request.bookmark is not None
+    log = opened.log
+    age = age_of(request.bookmark, log.head, log.digest_at)
+    return None if age is BookmarkAge.REACHED else refuse_bookmark(request.bookmark, age, log.head)
+
+
+def refuse_bookmark(bookmark: Bookmark, age: BookmarkAge, head: Bookmark) -> Answer:
+    """The answer for a bookmark that no state of this database will ever satisfy."""
+    said = {
+        BookmarkAge.FOREIGN: "is a bookmark of another database",
+        BookmarkAge.FORKED: "is of a history that this database did not take",
+        BookmarkAge.AHEAD: f"is ahead of this database, whose newest commit is {head}",
+    }[age]
+    return refuse(
+        Fault.BOOKMARK_FOREIGN,
+        f"the bookmark {bookmark} {said}; begin a new session with first-primary",
+        head.text,
+    )

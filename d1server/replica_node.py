@@ -1,0 +1,300 @@
+"""A node that is a replica: it follows a primary, serves reads, forwards the rest."""
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import apsw
+
+from d1server.catalog import CATALOG_NAME, SELECT_ALL, Catalog, catalog_uuid
+from d1server.config import NodeConfig
+from d1server.datadir import DataDir
+from d1server.idle import close_idle
+from d1server.link import dial
+from d1server.query import AdminRequest, Answer
+from d1server.refusals import answer_refusal
+from d1server.replica_queries import ReplicaQueries
+from d1server.results import to_reply_answer
+from d1server.tasks import Tasks
+from engine.errors import EngineError
+from engine.ondemand import OnDemand, Retired
+from engine.resources import Resources
+from engine.transaction import steps_of
+from engine.wal import PAGE_SIZE
+from proto.api import ServedBy
+from proto.messages import PROTOCOL_VERSION, Forward, Hello, Welcome
+from proto.tokens import FIRST_EPOCH
+from replica.bootstrap import remove_folder, remove_leftovers
+from replica.database import NotHere, ReplicaDatabase, ReplicaHooks
+from replica.errors import ReplicaError
+from replica.receiver import Receiver, ReceiverState
+
+logger = logging.getLogger(__name__)
+
+_ADMIN_S_MAX: Final = 3600.0  # a VACUUM of a large database takes its time
+
+
+class ReplicaNode:
+    """See the module's head; a `NodeView` and the receiver's `Follower`."""
+
+    def __init__(self, config: NodeConfig, data: DataDir, resources: Resources) -> None:
+        """Nothing is opened yet."""
+        assert config.primary is not None, "a replica has a primary"
+        self._config = config
+        self._data = data
+        self._resources = resources
+        self._tasks = Tasks()
+        self._catalog = Catalog()
+        self._catalog_database: ReplicaDatabase | None = None
+        self._catalog_applied = -1
+        self._catalog_reading = False
+        self._databases: dict[bytes, ReplicaDatabase] = {}
+        self._started_at = time.time()
+        primary = config.primary
+        self._receiver = Receiver(lambda: dial(primary.host, primary.port), self)
+        self._hooks = ReplicaHooks(on_moved=self._on_moved, follow=self._follow_one)
+        self._queries = ReplicaQueries(
+            self.find,
+            self._receiver.forwarder,
+            ServedBy(config.name, config.region, is_primary=False),
+            read_wait_s=config.read_wait_s,
+            query_deadline_s=config.query_deadline_s,
+        )
+        self._active: dict[bytes, ReplicaDatabase] = {}
+
+    # --- life
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The node from the catalog that it has to the closing of its last database."""
+        remove_leftovers(self._data.databases)
+        if self._data.identity.cluster:
+            await self._open_catalog(self._data.identity.cluster)
+        following = self._tasks.spawn(self._receiver.run(), "receiver")
+        self._tasks.spawn(
+            close_idle(
+                self._idle_candidates,
+                idle_s=self._config.idle_close_s,
+                open_max=self._config.open_databases_max,
+            ),
+            "idle databases",
+        )
+        try:
+            yield
+        finally:
+            self._receiver.say_goodbye("the replica is stopping")
+            following.cancel()
+            await asyncio.wait([following])
+            await self._close_databases()
+            await self._tasks.cancel_all()
+
+    async def _open_catalog(self, cluster: str) -> None:
+        self._catalog_database = self._database(catalog_uuid(cluster))
+        if self._catalog_database.is_here:
+            await self._read_catalog()
+
+    def _database(self, key: bytes) -> ReplicaDatabase:
+        return ReplicaDatabase(
+            self._data.folder(key), key, self._resources, spawn=self._tasks.spawn, hooks=self._hooks
+        )
+
+    async def _close_databases(self) -> None:
+        for database in list(self.databases()):
+            try:
+                await database.demand.retire()
+            except (EngineError, ReplicaError, OSError, apsw.Error) as exc:
+                logger.warning("closing %s: %s", database.uuid.hex(), exc)
+
+    def _idle_candidates(self) -> Iterable[OnDemand[Any]]:
+        return [database.demand for database in self._databases.values()]
+
+    # --- the catalog
+
+    def _on_moved(self, database: ReplicaDatabase) -> None:
+        """Something of this database was written or applied."""
+        self._active[database.uuid] = database
+        self._receiver.ack_soon()
+        if database is self._catalog_database and not self._catalog_reading:
+            self._catalog_reading = True
+            self._tasks.spawn(self._follow_catalog(), "catalog")
+
+    async def _follow_catalog(self) -> None:
+        try:
+            catalog = self._catalog_database
+            while catalog is not None and catalog.applied != self._catalog_applied:
+                await self._read_catalog()
+        finally:
+            self._catalog_reading = False
+
+    async def _read_catalog(self) -> None:
+        """Take what the catalog says now: begin to follow new databases, forget deleted ones."""
+        catalog = self._catalog_database
+        assert catalog is not None
+        try:
+            async with catalog.demand.used() as opened:
+                applied = catalog.applied
+                rows = opened.reads.now(steps_of([SELECT_ALL]))[0].rows
+        except (NotHere, Retired):
+            return
+        except EngineError as exc:
+            logger.debug("the catalog cannot be read yet: %s", exc)
+            self._catalog_applied = catalog.applied
+            return
+        change = self._catalog.update(rows)
+        for entry in change.removed:
+            self._forget(entry.uuid)
+        added = []
+        for entry in change.added:
+            self._databases[entry.uuid] = database = self._database(entry.uuid)
+            added.append(database)
+        self._receiver.follow(added)
+        self._catalog_applied = applied
+        self._remove_strangers()
+
+    def _forget(self, key: bytes) -> None:
+        database = self._databases.pop(key)
+        self._active.pop(key, None)
+        self._receiver.unfollow([key])
+        self._tasks.spawn(self._remove(database), f"remove:{key.hex()}")
+
+    async def _remove(self, database: ReplicaDatabase) -> None:
+        await database.retire()
+        await self._resources.io.call(remove_folder, database.folder)
+
+    def _remove_strangers(self) -> None:
+        """Remove folders of databases that were deleted while this node was away."""
+        known = {str(uuid.UUID(bytes=database.uuid)) for database in self.databases()}
+        for name in self._resources.disk.list(self._data.databases):
+            if name.partition(".")[0] not in known:
+                remove_folder(self._data.databases / name)
+
+    # --- Follower
+
+    def hello(self) -> Hello:
+        """Who we are."""
+        return Hello(
+            PROTOCOL_VERSION,
+            self._data.identity.cluster,
+            self._config.name,
+            self._config.region,
+            f"http://{self._config.listen}",
+        )
+
+    async def welcomed(self, welcome: Welcome) -> None:
+        """The primary took us on: its cluster is ours from the first time on."""
+        if not self._data.identity.cluster:
+            self._data.join(welcome.cluster)
+        if self._catalog_database is None:
+            await self._open_catalog(welcome.cluster)
+
+    def databases(self) -> Iterable[ReplicaDatabase]:
+        """All databases, the catalog first."""
+        if self._catalog_database is not None:
+            yield self._catalog_database
+        yield from self._databases.values()
+
+    def active(self) -> Iterable[ReplicaDatabase]:
+        """The databases that moved since they were last asked, or have a reason to be watched."""
+        active, self._active = self._active, {}
+        return active.values()
+
+    def find(self, name: str) -> ReplicaDatabase | None:
+        """The database of this name."""
+        entry = self._catalog.by_name.get(name)
+        return self._databases.get(entry.uuid) if entry is not None else None
+
+    def find_uuid(self, uuid: bytes) -> ReplicaDatabase | None:
+        """The database of this uuid, the catalog included."""
+        catalog = self._catalog_database
+        if catalog is not None and catalog.uuid == uuid:
+            return catalog
+        return self._databases.get(uuid)
+
+    def _follow_one(self, database: ReplicaDatabase, is_copy_wanted: bool) -> None:
+        self._receiver.follow([database], is_copy_wanted=is_copy_wanted)
+
+    # --- NodeView
+
+    @property
+    def queries(self) -> ReplicaQueries:
+        """Where queries go."""
+        return self._queries
+
+    async def administer(self, request: AdminRequest) -> Answer:
+        """Administration is the primary's."""
+        try:
+            reply = await self._receiver.forwarder.ask(
+                Forward(0, request.op, request.database, request.body, hops=request.hops + 1),
+                timeout_s=_ADMIN_S_MAX,
+            )
+        except ReplicaError as exc:
+            return answer_refusal(exc)
+        return to_reply_answer(reply)
+
+    def readiness(self) -> tuple[bool, list[str]]:
+        """Ready: connected, lag below the limit, every database here and verified."""
+        receiver = self._receiver
+        reasons = []
+        if receiver.state is not ReceiverState.FOLLOWING:
+            reasons.append(f"not connected to the primary: {receiver.reason}")
+        elif not receiver.has_heads or self._catalog_database is None:
+            reasons.append("the primary has not said yet how far it is")
+        for database in self.databases():
+            name = self._name_of(database.uuid)
+            if database.problem:
+                reasons.append(f"database {name}: {database.problem}")
+            elif (copied := database.copied) is not None:
+                reasons.append(f"database {name} is being copied: {copied[0]} of {copied[1]} bytes")
+            elif database.lag_ms > self._config.ready_lag_s_max * 1000:
+                reasons.append(f"database {name} is {database.lag_ms / 1000:.1f} s behind")
+            elif not database.is_here:
+                reasons.append(f"database {name} has not come from the primary yet")
+        return not reasons, reasons
+
+    def _name_of(self, key: bytes) -> str:
+        entry = self._catalog.by_uuid.get(key)
+        return entry.name if entry is not None else CATALOG_NAME
+
+    def status(self) -> dict[str, object]:
+        """What `/status` shows."""
+        receiver, catalog = self._receiver, self._catalog_database
+        return {
+            "role": "replica",
+            "name": self._config.name,
+            "region": self._config.region,
+            "pid": os.getpid(),
+            "epoch": catalog.position.token.epoch if catalog is not None else FIRST_EPOCH,
+            "cluster": self._data.identity.cluster,
+            "uptime_s": round(time.time() - self._started_at, 1),
+            "primary": {
+                "address": str(self._config.primary),
+                "state": receiver.state.value,
+                "reason": receiver.reason,
+                "silent_ms": round((time.monotonic() - receiver.contact_at) * 1000, 1),
+            },
+            "databases": {
+                self._name_of(key): _status_of(database)
+                for key, database in list(self._databases.items())
+            },
+        }
+
+
+def _status_of(database: ReplicaDatabase) -> dict[str, object]:
+    return {
+        "head": database.known_head.text,
+        "applied": database.applied_bookmark.text,
+        "durable": database.durable.text,
+        "lag_commits": database.lag_commits,
+        "lag_bytes": database.lag_bytes,
+        "lag_ms": round(database.lag_ms, 3),
+        "checksum": f"{database.checksum:016x}",
+        "size_bytes": database.page_count * PAGE_SIZE,
+        "log_bytes": database.log_bytes,
+        "is_open": database.demand.current is not None,
+        "problem": database.problem,
+    }

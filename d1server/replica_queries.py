@@ -1,0 +1,231 @@
+"""Queries on a replica: serve what the session allows, forward the rest."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from d1server.primary_queries import refuse_bookmark
+from d1server.query import Answer, Constraint, OnTimeout, QueryRequest
+from d1server.refusals import answer_refusal
+from d1server.results import State, to_answer, to_reply_answer
+from d1server.router import BookmarkAge, Route, age_of, route_on_replica
+from d1server.web.errors import Fault, refuse
+from engine.errors import BudgetExceeded, EngineError, StatementRefused
+from engine.ondemand import Retired
+from engine.transaction import Step, steps_of, writes
+from proto.api import ServedBy, Shape
+from proto.messages import Forward
+from replica.database import NotHere, OpenReplica, ReplicaDatabase
+from replica.errors import ForwardFailed, OutcomeUnknown, ReplicaError, TooManyWaiters
+from replica.forward import Forwarder
+
+logger = logging.getLogger(__name__)
+
+_DOUBT_S = 0.1  # a bookmark that the primary has not told of by then is asked about
+_FORWARD_MARGIN_S = 5.0  # on top of the primary's own deadline
+HOPS_MAX = 1
+
+
+class ReplicaQueries:
+    """The replica's `QueryService`."""
+
+    def __init__(
+        self,
+        find: Callable[[str], ReplicaDatabase | None],
+        forwarder: Forwarder,
+        served: ServedBy,
+        *,
+        read_wait_s: float,
+        query_deadline_s: float,
+    ) -> None:
+        """Serve what `find` knows by name; a read that says nothing waits for `read_wait_s`."""
+        self._find = find
+        self._forwarder = forwarder
+        self._served = served
+        self._read_wait_s = read_wait_s
+        self._forward_s = query_deadline_s + _FORWARD_MARGIN_S
+
+    def answer_now(self, request: QueryRequest) -> Answer | None:
+        """Serve a short read of an open database that has the bookmark."""
+        database = self._find(request.database)
+        if database is None or not database.is_here:
+            return None
+        opened = database.demand.current
+        if opened is None or request.constraint in (Constraint.NONE, Constraint.PRIMARY):
+            return None
+        try:
+            if request.bookmark is not None and not _has_reached(request, database, opened):
+                return None
+            steps = steps_of(request.statements)
+            if writes(opened.live.reader, steps):
+                return None
+            results = opened.reads.now(steps)
+        except EngineError:
+            return None  # the long way finds the same error, or has the time
+        return to_answer(results, request, self._served, _state(database, opened))
+
+    async def answer(self, request: QueryRequest) -> Answer:
+        """Serve whatever the request is."""
+        database = self._find(request.database)
+        try:
+            if database is None:
+                return await self.forward(request)  # created a moment ago, or never
+            return await self._serve(request, database)
+        except (NotHere, Retired) as exc:
+            logger.debug("%s is forwarded: %s", request.database, exc)
+        except Exception as exc:
+            return answer_refusal(exc)
+        try:
+            return await self.forward(request)
+        except ReplicaError as exc:
+            return answer_refusal(exc)
+
+    async def _serve(self, request: QueryRequest, database: ReplicaDatabase) -> Answer:
+        is_here = database.is_here
+        age = None
+        if route_on_replica(request.constraint, None, writes=False, is_here=is_here) is (
+            Route.FORWARD
+        ):
+            return await self.forward(request)
+        async with database.demand.used() as opened:
+            steps = steps_of(request.statements)
+            try:
+                if writes(opened.live.reader, steps):
+                    return await self.forward(request)
+            except StatementRefused:
+                if request.bookmark is None:
+                    raise
+                # It may speak of a table that comes with the bookmark: wait, then ask again.
+            waited_ms = 0.0
+            if request.bookmark is not None:
+                age = _age(request, database, opened)
+                if age is BookmarkAge.AHEAD:
+                    started = time.perf_counter()
+                    instead = await self._wait(request, database, opened)
+                    if instead is not None:
+                        return instead
+                    waited_ms = (time.perf_counter() - started) * 1000
+                    age = _age(request, database, opened)
+                if age in (BookmarkAge.FOREIGN, BookmarkAge.FORKED):
+                    return refuse_bookmark(request.bookmark, age, opened.log.head)
+            if writes(opened.live.reader, steps):
+                return await self.forward(request)
+            return await self._read(request, steps, database, opened, waited_ms)
+
+    async def _read(
+        self,
+        request: QueryRequest,
+        steps: list[Step],
+        database: ReplicaDatabase,
+        opened: OpenReplica,
+        waited_ms: float,
+    ) -> Answer:
+        try:
+            results = opened.reads.now(steps)
+        except BudgetExceeded:
+            results = await opened.reads.on_thread(steps)
+        except StatementRefused as exc:
+            return answer_refusal(exc, opened.applier.visible.text)
+        state = _state(database, opened, waited_ms)
+        return to_answer(results, request, self._served, state)
+
+    async def _wait(
+        self, request: QueryRequest, database: ReplicaDatabase, opened: OpenReplica
+    ) -> Answer | None:
+        """Wait for the bookmark. None: serve now; else the answer that the policy gives."""
+        assert request.bookmark is not None
+        seq = request.bookmark.seq
+        wait_s = self._read_wait_s if request.max_wait_s is None else request.max_wait_s
+        deadline = time.monotonic() + wait_s
+        try:
+            if await _applied(database, seq, min(wait_s, _DOUBT_S)):
+                return None
+            if seq > database.known_head.seq:
+                refused = await self._ask_about(request)
+                if refused is not None:
+                    return refused
+            if await _applied(database, seq, deadline - time.monotonic()):
+                return None
+        except TooManyWaiters:
+            if request.on_timeout is not OnTimeout.PRIMARY:
+                raise
+        return await self._too_late(request, opened, wait_s)
+
+    async def _ask_about(self, request: QueryRequest) -> Answer | None:
+        """Ask the primary whether this bookmark will ever come; its refusal, None if it will."""
+        try:
+            reply = await self._forwarder.ask(
+                Forward(0, "bookmark", request.database, b"", constraint=_constraint_text(request)),
+                timeout_s=self._read_wait_s,
+            )
+        except (ForwardFailed, OutcomeUnknown):
+            return None  # the primary is away: wait as long as the request allows
+        return None if reply.status == 200 else to_reply_answer(reply)
+
+    async def _too_late(
+        self, request: QueryRequest, opened: OpenReplica, wait_s: float
+    ) -> Answer | None:
+        if request.on_timeout is OnTimeout.STALE:
+            return None
+        if request.on_timeout is OnTimeout.PRIMARY:
+            return await self.forward(request)
+        return refuse(
+            Fault.READ_LATE,
+            f"this replica is at {opened.applier.visible} and did not reach {request.bookmark} "
+            f"within {wait_s * 1000:.0f} ms; retry, or send x-d1-on-timeout: primary",
+            opened.applier.visible.text,
+        )
+
+    async def forward(self, request: QueryRequest) -> Answer:
+        """Have the primary answer. Raises `ForwardFailed`; a lost answer is told as such."""
+        if request.hops >= HOPS_MAX:
+            raise ForwardFailed("this request was forwarded already: a replica is no primary")
+        reply = await self._forwarder.ask(
+            Forward(
+                0,
+                "raw" if request.shape is Shape.ARRAYS else "query",
+                request.database,
+                request.body,
+                constraint=_constraint_text(request),
+                idempotency_key=request.idempotency_key or "",
+                hops=request.hops + 1,
+            ),
+            timeout_s=self._forward_s,
+        )
+        return to_reply_answer(reply)
+
+
+def _constraint_text(request: QueryRequest) -> str:
+    if request.bookmark is not None:
+        return request.bookmark.text
+    return "" if request.constraint is Constraint.NONE else request.constraint.value
+
+
+def _has_reached(request: QueryRequest, database: ReplicaDatabase, opened: OpenReplica) -> bool:
+    return _age(request, database, opened) is BookmarkAge.REACHED
+
+
+def _age(request: QueryRequest, database: ReplicaDatabase, opened: OpenReplica) -> BookmarkAge:
+    assert request.bookmark is not None
+    age = age_of(request.bookmark, opened.log.head, opened.log.digest_at)
+    if age is BookmarkAge.REACHED and request.bookmark.seq > database.applied:
+        return BookmarkAge.AHEAD  # it is here, but no reader sees it yet
+    return age
+
+
+def _state(database: ReplicaDatabase, opened: OpenReplica, waited_ms: float = 0.0) -> State:
+    applier = opened.applier
+    return State(applier.visible, applier.page_count, waited_ms, database.lag_ms)
+
+
+async def _applied(database: ReplicaDatabase, seq: int, wait_s: float) -> bool:
+    """Whether commit `seq` is applied within `wait_s`."""
+    if seq <= database.waiter.applied:
+        return True
+    try:
+        async with asyncio.timeout(max(0.0, wait_s)):
+            await database.waiter.wait_applied(seq)
+    except TimeoutError:
+        return False
+    return True
