@@ -127,7 +127,8 @@ PIECES = st.sampled_from([
     b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b",", b"5", b"+", b"_", b"\xff", b"a",
     b"Host: b\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n",
     b"Connection: close\r\n", b"X: y\r\n", b"TE: trailers\r\n", b"Expect: x\r\n", b"%41",
-    b"#", b"?", b"Upgrade: h2c\r\n", b"HTTP/1.0", b"/", b"..", b"Content-Length:", b"content_length: 9\r\n",
+    b"#", b"?", b"Upgrade: h2c\r\n", b"HTTP/1.0", b"/", b"..",
+    b"Content-Length:", b"content_length: 9\r\n",
 ])  # fmt: skip
 
 
