@@ -26,6 +26,7 @@ from engine.wal import (
     LOCK_PAGE,
     PAGE_SIZE,
     SLOTS_AT,
+    WalIndexHeader,
     decode_index_prefix,
     frame_offset,
 )
@@ -65,6 +66,13 @@ class Pair:
         self.source.run("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
         self.disk = WatchedDisk()
         self.follower = FollowingDatabase(folder / "follower.db", self.source, self.disk)
+
+    def reopen_follower(self) -> None:
+        """Close it and open it again as a copy of what the source is now."""
+        self.follower.close()
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.follower.path}{suffix}").unlink(missing_ok=True)
+        self.follower = FollowingDatabase(self.follower.path, self.source, self.disk)
 
     def fill(self, *, rows: int, bytes_each: int = 900) -> Commit:
         """One commit that replaces all rows by `rows` new ones."""
@@ -230,6 +238,104 @@ def test_an_aborted_commit_does_not_come_back(pair: Pair) -> None:
     pair.check()
 
 
+def test_frames_of_a_commit_that_failed_do_not_come_back(pair: Pair) -> None:
+    """Its frames were whole, commit mark and all, when its index entries could not be written."""
+    pair.follower.take(pair.put(1))
+    lost = pair.put(2)
+    fail_at(pair, 2)
+    with pytest.raises(Broken):
+        pair.follower.take(lost)
+    pair.disk.before_write = nothing
+    assert recovered_keys(pair) == [1]
+    pair.follower.take(lost)
+    assert recovered_keys(pair) == [1, 2]
+    pair.check()
+
+
+def test_each_commit_counts_in_the_header(pair: Pair) -> None:
+    """One more change, the commit's page count, and the checksum that SQLite goes on from.
+
+    Method: SQLite writes behind an injected commit, and must find all of it on recovery.
+    """
+    for key in range(1, 6):
+        change = header_of(pair).change
+        take = pair.follower.take if key % 2 else partial(pair.follower.take_in_pieces, pages_max=1)
+        take(pair.put(key))
+        assert header_of(pair).change == change + 1
+        writer = connect(pair.follower.path)
+        writer.execute("UPDATE t SET b = 'by SQL'")
+        writer.close()
+        assert recovered_keys(pair) == list(range(1, key + 1))
+        pair.follower.take(pair.source.run("UPDATE t SET b = 'by SQL'"))
+    pair.check()
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_a_commit_has_one_mark_at_its_end(pair: Pair, in_pieces: bool) -> None:
+    """Else a crash could recover half of it. Method: read the page counts of all frames."""
+    commit = pair.fill(rows=3000)
+    assert len(commit.pages) > 600
+    if in_pieces:
+        pair.follower.take_in_pieces(commit, 300)
+    else:
+        pair.follower.take(commit)
+    frames = range(1, pair.follower.injector.wal_frames + 1)
+    wal = pair.follower.files.wal_fd
+    counts = [int.from_bytes(os.pread(wal, 4, frame_offset(frame) + 4), "big") for frame in frames]
+    assert counts == [0] * (len(counts) - 1) + [commit.page_count]
+    pair.check()
+
+
+def header_of(pair: Pair) -> WalIndexHeader:
+    """The WAL-index header as it stands."""
+    return decode_index_prefix(os.pread(pair.follower.files.shm_fd, 136, 0))
+
+
+@pytest.mark.parametrize("times", [2, 3, 4, 5])  # one of them fills the last 8-byte word
+def test_slots_of_the_wal_before_mislead_no_one(pair: Pair, times: int) -> None:
+    """A new WAL clears the first block: else old slots would lead to older frames.
+
+    Method: in the first WAL a page is in frames 1 to 12, in the second in frame 12 and more, so
+    an old slot for frame 12 would stand behind the new ones. Each WAL is one commit: SQLite
+    itself clears what is beyond the last commit.
+    """
+    injector = pair.follower.injector
+    last = pair.fill(rows=20)
+    pair.follower.take(last)
+    for keys in ([1] * 12, [20] * 11 + [1] * times):
+        pair.follower.checkpoint()
+        injector.begin()
+        for key in keys:
+            commit = pair.source.run(f"UPDATE t SET b = randomblob(900) WHERE a = {key}")
+            injector.append(commit.pgnos, commit.images)
+        injector.publish(last.page_count)
+        assert injector.wal_frames == len(keys)
+    pair.check()
+
+
+def test_a_new_wal_has_salts_of_its_own(pair: Pair) -> None:
+    """Also when the one before was given up: its frames must not pass for the new one's."""
+    salts = set()
+    for _ in range(4):
+        commit = pair.put(1)
+        pair.follower.injector.begin()
+        salts.add(os.pread(pair.follower.files.wal_fd, 8, 16))
+        pair.follower.injector.append(commit.pgnos, commit.images)
+        pair.follower.injector.abort()
+    assert len(salts) == 4
+
+
+def test_a_damaged_index_is_refused_and_the_lock_let_go(pair: Pair) -> None:
+    """A backfill count without frames, as a kill in the midst of a checkpoint could leave it."""
+    os.pwrite(pair.follower.files.shm_fd, b"\x05", 96)
+    commit = pair.put(1)
+    with pytest.raises(DatabaseDamaged, match="checkpointed"):
+        pair.follower.take(commit)
+    os.pwrite(pair.follower.files.shm_fd, b"\x00", 96)
+    pair.follower.take(commit)
+    pair.check()
+
+
 def recovered_keys(pair: Pair) -> list[int]:
     """The rows' keys that SQLite finds when it has to rebuild the index from the WAL."""
     copy = pair.folder / "copy.db"
@@ -246,7 +352,12 @@ def recovered_keys(pair: Pair) -> list[int]:
 
 
 def test_commits_that_cut_the_file_short(pair: Pair) -> None:
-    """The guard must not believe an older page 1: each begins a write transaction after."""
+    """The guard must not compare an older page 1 with the new page count.
+
+    Method: the guard first sees a large database, then commits that leave little of it.
+    """
+    pair.fill(rows=3000)
+    pair.reopen_follower()
     for rows in (2000, 10, 500, 1):
         pair.follower.take(pair.fill(rows=rows))
         pair.follower.take(pair.source.vacuum())
@@ -404,6 +515,7 @@ def test_a_failed_write_leaves_the_commit_undone(pair: Pair, in_pieces: bool) ->
             return
         assert caught.type is Broken
         pair.follower.injector.abort()
+        assert recovered_keys(pair) == list(range(1, 61))
         assert pair.follower.rows("SELECT * FROM t") == rows
         pair.follower.take(commit)
         assert slots_used(pair) == min(pair.follower.injector.wal_frames, FIRST_BLOCK_FRAMES)
