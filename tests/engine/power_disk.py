@@ -75,17 +75,23 @@ class PowerDisk(Disk):
 
     def cut_power(self, folder: Path) -> None:
         """Make `folder` (new) what this disk holds after a power cut, and be that disk."""
+        self.end_process()
         keep = self._coin()
         kept = self._name_changes[: self.random.randint(0, len(self._name_changes))]
         for name, inode in kept:
             self._apply_name(self._durable_names, name, inode)
         self._names = dict(self._durable_names)
         self._name_changes = []
-        self._open = {}
         folder.mkdir()
         for name, inode in self._names.items():
             inode.settle(keep)
             (folder / name).write_bytes(inode.durable)
+
+    def end_process(self) -> None:
+        """Close what a killed process had open; nothing else happens."""
+        for fd in self._open:
+            os.close(fd)
+        self._open = {}
 
     def open(self, path: Path, *, create: bool = False) -> int:
         self._maybe_fail("open", errno.EMFILE)
