@@ -113,7 +113,8 @@ class Injector:
         """Make one commit of `pages`, after which the database has `page_count` pages.
 
         Raises `apsw.BusyError` if someone else holds the write lock, `OSError`, or
-        `DatabaseDamaged`; then the commit did not happen.
+        `DatabaseDamaged`; then the commit did not happen, or (the last only) the message says
+        that nobody knows, and the database must be opened anew.
         """
         self.begin()
         try:

@@ -1,12 +1,19 @@
 """SQLite's WAL and WAL-index formats: bytes to values and back, no I/O.
 
-Which frame is where, which block of the `-shm` file indexes it, what the two headers
-say. SQLite documents both formats in walformat.html; the table in ARCHITECTURE.md names
-the fields that are ours to write.
+SQLite documents both in fileformat2.html and walformat.html. The `-wal` file is big-endian,
+but the words that its checksums run over are little-endian (its magic number says so):
 
-Two byte orders meet here. The `-wal` file is big-endian, but the words that its checksums
-run over are little-endian (its magic number says so). The `-shm` file is in the
-machine's own order, which must be little-endian too: `check_byte_order`.
+    WAL header, 32 bytes     magic, version, page size, sequence, two salts, checksum of these
+    frame, 24 bytes + page   page number, page count after the commit (0 but in a commit's last
+                             frame), the salts, running checksum of the first two and the page
+
+The `-shm` file is in the machine's order, which must be little-endian: `check_byte_order`.
+
+    0, and again from 48      WAL-index header: `WalIndexHeader`
+    96                        how many frames are checkpointed, read marks: SQLite's own
+    120                       bytes that SQLite locks
+    blocks of 32 KiB          page number of each frame, u32, from 136 (first block) or 0;
+                              8,192 hash slots, u16, from 16,384: `IndexBlock`
 """
 
 import struct
@@ -140,7 +147,7 @@ def decode_index_prefix(data: bytes) -> WalIndexHeader:
         raise DatabaseDamaged("the WAL-index header does not match its own checksum")
     if version != _VERSION or is_big:
         raise DatabaseDamaged(f"a WAL-index of version {version}, big-endian {is_big}")
-    if page_size != PAGE_SIZE and frames:
+    if page_size != PAGE_SIZE and (page_size or frames):  # 0: nothing was ever written
         raise DatabaseDamaged(f"the database has pages of {page_size} bytes, not {PAGE_SIZE}")
     # SQLite sets both to 0 in one go. Frames written under a stale count would be
     # taken for checkpointed ones and lost.
@@ -152,7 +159,7 @@ def decode_index_prefix(data: bytes) -> WalIndexHeader:
 
 def decode_frames(data: bytes) -> int:
     """The frame count alone, from the first bytes of a `-shm` file; 0 if it is still empty."""
-    return int(_FRAMES.unpack_from(data, _FRAMES_AT)[0]) if len(data) > _FRAMES_AT + 4 else 0
+    return int(_FRAMES.unpack_from(data, _FRAMES_AT)[0]) if len(data) >= _FRAMES_AT + 4 else 0
 
 
 def _header_checksum(head: bytes) -> tuple[int, int]:

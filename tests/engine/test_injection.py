@@ -392,12 +392,26 @@ def test_a_wal_of_many_blocks_with_hot_and_cold_pages(pair: Pair) -> None:
     """Pages found at their newest frame whether it is in the first block or the fifth."""
     pair.follower.take(pair.fill(rows=1500, bytes_each=3000))
     dice = random.Random(7)
+    shm = pair.follower.files.shm_fd
     while pair.follower.injector.wal_frames < 4 * BLOCK_FRAMES + 500:
         some = [pair.put(dice.choice((1, 2, dice.randrange(1500)))) for _ in range(20)]
         for commit in some[:10]:
             pair.follower.take(commit)
         pair.follower.take(merge(some[10:]))
+        assert os.fstat(shm).st_size % BLOCK_BYTES == 0, "readers map whole blocks"
     pair.follower.take(pair.fill(rows=1600, bytes_each=3000))
+    pair.check()
+
+
+def test_readers_find_whole_regions_where_memory_pages_are_large(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 64 KiB pages SQLite maps two blocks at once, and a reader does not extend the file."""
+    monkeypatch.setattr("engine.inject._REGION_BYTES", 2 * BLOCK_BYTES)
+    shm = pair.follower.files.shm_fd
+    pair.follower.take(pair.fill(rows=9000, bytes_each=3500))
+    assert pair.follower.injector.wal_frames > 2 * BLOCK_FRAMES
+    assert os.fstat(shm).st_size % (2 * BLOCK_BYTES) == 0
     pair.check()
 
 

@@ -235,6 +235,8 @@ def with_field(offset: int, value: bytes) -> bytes:
         (with_field(12, b"\x00"), "checksum"),
         (with_field(13, b"\x01"), "big-endian"),
         (with_field(14, b"\x00\x20"), "8192"),
+        (with_field(14, b"\x00\x20\x00\x00\x00\x00"), "8192"),  # in an empty WAL
+        (with_field(14, b"\x00\x00"), "0 bytes"),
         (prefix(SOUND, backfilled=6), "checkpointed"),
         (prefix(SOUND._replace(frames=0), backfilled=1), "checkpointed"),
     ],
