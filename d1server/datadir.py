@@ -10,6 +10,7 @@ The lock is the kernel's and ends with the process, however it ends.
 import fcntl
 import os
 import secrets
+import shutil
 import tomllib
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from engine.files import Disk
 
 FORMAT: Final = 1
 """Of the folder as a whole; a folder with a greater one was made by a newer program."""
+
+_DELETED: Final = ".deleted"
 
 
 class DataDirRefused(Exception):
@@ -55,6 +58,20 @@ class DataDir:
     def folder(self, database: bytes) -> Path:
         """The folder of the database with this uuid."""
         return self.databases / str(uuid.UUID(bytes=database))
+
+    def delete(self, database: bytes) -> None:
+        """Remove a database's folder; blocking. Cut short, `finish_deletions` ends it."""
+        folder = self.folder(database)
+        if folder.exists():
+            marked = folder.with_name(folder.name + _DELETED)
+            self.disk.rename(folder, marked)
+            self.disk.sync_folder(self.databases)
+            shutil.rmtree(marked, ignore_errors=True)
+
+    def finish_deletions(self) -> None:
+        """Remove what a crash left of deleted databases; blocking."""
+        for marked in self.databases.glob(f"*{_DELETED}"):
+            shutil.rmtree(marked, ignore_errors=True)
 
     def join(self, cluster: str) -> None:
         """Remember the cluster this node belongs to from now on."""

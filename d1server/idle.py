@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn
 
+from d1server.memory import give_back_memory
 from engine.ondemand import OnDemand
+from engine.threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -15,9 +17,14 @@ _CLOSED_PER_SWEEP: Final = 64  # closing costs two fsyncs; the rest waits for th
 
 
 async def close_idle(
-    demands: Callable[[], Iterable[OnDemand[Any]]], *, idle_s: float, open_max: int
+    demands: Callable[[], Iterable[OnDemand[Any]]],
+    threads: Threads,
+    *,
+    idle_s: float,
+    open_max: int,
 ) -> NoReturn:
     """Close databases unused for `idle_s`, and the longest unused ones above `open_max`."""
+    closed = 0
     while True:
         await asyncio.sleep(min(_SWEEP_S, idle_s / 2))
         now = time.monotonic()
@@ -26,10 +33,14 @@ async def close_idle(
             key=lambda demand: demand.last_used,
         )
         surplus = len(opened) - open_max
+        closed_before = closed
         for at, demand in enumerate(opened[:_CLOSED_PER_SWEEP]):
             if at < surplus or now - demand.last_used >= idle_s:
                 try:
-                    await demand.close_if_unused()
+                    closed += await demand.close_if_unused()
                 except Exception:
                     # It is recovered from its log when it is opened again.
                     logger.exception("a database could not be closed in order")
+        if closed and closed == closed_before:  # the wave is over
+            closed = 0
+            await threads.call(give_back_memory)

@@ -41,7 +41,6 @@ from engine.wal import PAGE_SIZE
 from primary.database import PrimaryDatabase, create_database
 from primary.errors import PrimaryError
 from proto.api import ServedBy, Statement
-from replica.bootstrap import remove_folder
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +82,7 @@ class PrimaryNode:
         self._tasks.spawn(
             close_idle(
                 self._idle_candidates,
+                self._resources.io,
                 idle_s=self._config.idle_close_s,
                 open_max=self._config.open_databases_max,
             ),
@@ -111,11 +111,18 @@ class PrimaryNode:
         async with catalog.demand.used() as opened:
             await opened.committer.write(steps_of([CREATE_TABLE]))
         await self._reload_catalog()
-        known = {str(uuid.UUID(bytes=key)) for key in self._databases}
+        await self._resources.io.call(self._data.finish_deletions)
+        self._tell_strangers()
+
+    def _tell_strangers(self) -> None:
+        """A folder that the catalog does not know is somebody's data: left alone, but told."""
+        known = {self._data.folder(key).name for key in self._databases}
         for name in self._resources.disk.list(self._data.databases):
-            if name not in known:  # a create or a delete that a crash cut short
-                logger.warning("removing %s: the catalog does not know it", name)
-                await self._resources.io.call(remove_folder, self._data.databases / name)
+            if name not in known:
+                logger.warning(
+                    "%s is not in the catalog and is not served; remove it if it is not needed",
+                    self._data.databases / name,
+                )
 
     async def _reload_catalog(self) -> None:
         async with self._databases[self._catalog_uuid].demand.used() as opened:
@@ -306,8 +313,10 @@ class PrimaryNode:
         await self._change_catalog(remove(entry))
         database = self._databases.pop(entry.uuid)
         late = await self._wait_forgotten()
+        for door in self._doors:
+            door.forget(entry.uuid)
         await database.demand.retire()
-        await self._resources.io.call(remove_folder, database.folder)
+        await self._resources.io.call(self._data.delete, entry.uuid)
         hint = f"these replicas forget it when they are back: {', '.join(late)}" if late else ""
         return success(None, hint)
 

@@ -75,6 +75,11 @@ class ReplicaDoor:
         if self._feed is not None:
             self._feed.wake(key)
 
+    def forget(self, key: bytes) -> None:
+        """This database is deleted."""
+        if self._feed is not None:
+            self._feed.forget(key)
+
     def heartbeat(self, databases: list[PrimaryDatabase], *, time_ms: int) -> None:
         """Tell the replica that we are there, and how far."""
         if self._feed is not None:

@@ -79,6 +79,7 @@ class ReplicaNode:
         self._tasks.spawn(
             close_idle(
                 self._idle_candidates,
+                self._resources.io,
                 idle_s=self._config.idle_close_s,
                 open_max=self._config.open_databases_max,
             ),
@@ -164,7 +165,7 @@ class ReplicaNode:
 
     async def _remove(self, database: ReplicaDatabase) -> None:
         await database.retire()
-        await self._resources.io.call(remove_folder, database.folder)
+        await self._resources.io.call(self._data.delete, database.uuid)
 
     def _remove_strangers(self) -> None:
         """Remove folders of databases that were deleted while this node was away."""

@@ -11,11 +11,11 @@ from d1server.refusals import answer_refusal
 from d1server.results import State, to_answer, to_reply_answer
 from d1server.router import BookmarkAge, Route, age_of, route_on_replica
 from d1server.web.errors import Fault, refuse
-from engine.errors import BudgetExceeded, EngineError, StatementRefused
+from engine.errors import BudgetExceeded, DatabaseClosed, EngineError, StatementRefused
 from engine.ondemand import Retired
 from engine.transaction import Step, steps_of, writes
 from proto.api import ServedBy, Shape
-from proto.messages import Forward
+from proto.messages import Forward, Reply
 from replica.database import NotHere, OpenReplica, ReplicaDatabase
 from replica.errors import ForwardFailed, OutcomeUnknown, ReplicaError, TooManyWaiters
 from replica.forward import Forwarder
@@ -69,49 +69,41 @@ class ReplicaQueries:
         """Serve whatever the request is."""
         database = self._find(request.database)
         try:
-            if database is None:
-                return await self.forward(request)  # created a moment ago, or never
-            return await self._serve(request, database)
-        except (NotHere, Retired) as exc:
+            if database is not None:
+                return await self._serve(request, database)
+        except (NotHere, Retired, DatabaseClosed) as exc:
             logger.debug("%s is forwarded: %s", request.database, exc)
         except Exception as exc:
             return answer_refusal(exc)
         try:
-            return await self.forward(request)
+            return await self.forward(request)  # also for a database created a moment ago
         except ReplicaError as exc:
             return answer_refusal(exc)
 
     async def _serve(self, request: QueryRequest, database: ReplicaDatabase) -> Answer:
-        is_here = database.is_here
-        age = None
-        if route_on_replica(request.constraint, None, writes=False, is_here=is_here) is (
-            Route.FORWARD
-        ):
+        if request.constraint in (Constraint.NONE, Constraint.PRIMARY) or not database.is_here:
             return await self.forward(request)
         async with database.demand.used() as opened:
             steps = steps_of(request.statements)
-            try:
-                if writes(opened.live.reader, steps):
-                    return await self.forward(request)
-            except StatementRefused:
-                if request.bookmark is None:
-                    raise
-                # It may speak of a table that comes with the bookmark: wait, then ask again.
+            age = _age(request, database, opened) if request.bookmark is not None else None
             waited_ms = 0.0
-            if request.bookmark is not None:
+            route = _route(request, age, _may_write(steps, opened))
+            if route is Route.WAIT:
+                started = time.perf_counter()
+                instead = await self._wait(request, database, opened)
+                if instead is not None:
+                    return instead
+                waited_ms = (time.perf_counter() - started) * 1000
                 age = _age(request, database, opened)
-                if age is BookmarkAge.AHEAD:
-                    started = time.perf_counter()
-                    instead = await self._wait(request, database, opened)
-                    if instead is not None:
-                        return instead
-                    waited_ms = (time.perf_counter() - started) * 1000
-                    age = _age(request, database, opened)
-                if age in (BookmarkAge.FOREIGN, BookmarkAge.FORKED):
-                    return refuse_bookmark(request.bookmark, age, opened.log.head)
-            if writes(opened.live.reader, steps):
-                return await self.forward(request)
-            return await self._read(request, steps, database, opened, waited_ms)
+            if age in (BookmarkAge.FOREIGN, BookmarkAge.FORKED):
+                assert request.bookmark is not None
+                return refuse_bookmark(request.bookmark, age, opened.log.head)
+            try:
+                if route is Route.FORWARD or writes(opened.live.reader, steps):
+                    return await self.forward(request)
+                return await self._read(request, steps, database, opened, waited_ms)
+            except EngineError as exc:
+                return answer_refusal(exc, opened.applier.visible.text)
 
     async def _read(
         self,
@@ -125,8 +117,6 @@ class ReplicaQueries:
             results = opened.reads.now(steps)
         except BudgetExceeded:
             results = await opened.reads.on_thread(steps)
-        except StatementRefused as exc:
-            return answer_refusal(exc, opened.applier.visible.text)
         state = _state(database, opened, waited_ms)
         return to_answer(results, request, self._served, state)
 
@@ -181,7 +171,8 @@ class ReplicaQueries:
         """Have the primary answer. Raises `ForwardFailed`; a lost answer is told as such."""
         if request.hops >= HOPS_MAX:
             raise ForwardFailed("this request was forwarded already: a replica is no primary")
-        reply = await self._forwarder.ask(
+        reply = await self._asked(
+            request,
             Forward(
                 0,
                 "raw" if request.shape is Shape.ARRAYS else "query",
@@ -191,9 +182,31 @@ class ReplicaQueries:
                 idempotency_key=request.idempotency_key or "",
                 hops=request.hops + 1,
             ),
-            timeout_s=self._forward_s,
         )
         return to_reply_answer(reply)
+
+    async def _asked(self, request: QueryRequest, forward: Forward) -> Reply:
+        """The primary's reply. With an idempotency key, a lost one may be asked for again."""
+        try:
+            return await self._forwarder.ask(forward, timeout_s=self._forward_s)
+        except OutcomeUnknown as exc:
+            if request.idempotency_key is None:
+                raise
+            raise ForwardFailed(
+                f"{exc}; send it again with the same idempotency key: it is done once"
+            ) from exc
+
+
+def _may_write(steps: list[Step], opened: OpenReplica) -> bool:
+    """Whether the request writes, as far as this state knows the tables that it speaks of."""
+    try:
+        return writes(opened.live.reader, steps)
+    except StatementRefused:
+        return False  # asked again once the bookmark is here
+
+
+def _route(request: QueryRequest, age: BookmarkAge | None, is_write: bool) -> Route:
+    return route_on_replica(request.constraint, age, writes=is_write, is_here=True)
 
 
 def _constraint_text(request: QueryRequest) -> str:

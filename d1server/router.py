@@ -8,7 +8,8 @@
 | nothing                  | forward (no session: always the primary)| serve          |
 | a statement that writes  | forward                                 | serve          |
 
-A bookmark that cannot be one of this database's is refused at once, on either side.
+A bookmark that cannot be one of this database's (`BookmarkAge`) is refused at once, on either
+side; the route is for the others.
 """
 
 import enum
@@ -64,6 +65,4 @@ def route_on_replica(
     """
     if writes or not is_here or constraint in (Constraint.NONE, Constraint.PRIMARY):
         return Route.FORWARD
-    if constraint is Constraint.UNCONSTRAINED or age is BookmarkAge.REACHED:
-        return Route.SERVE
-    return Route.WAIT
+    return Route.WAIT if age is BookmarkAge.AHEAD else Route.SERVE

@@ -30,7 +30,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from engine.errors import BudgetExceeded, DatabaseDamaged, DeadlineExceeded, LogFailed
+from engine.errors import (
+    BudgetExceeded,
+    DatabaseDamaged,
+    DeadlineExceeded,
+    LogCorrupt,
+    LogFailed,
+)
 from engine.flusher import Flusher
 from engine.live import LiveDatabase
 from engine.log import CommitLog
@@ -103,6 +109,7 @@ class Committer:
         self._queue: deque[_Job] = deque()
         self._state = CommitterState.READY
         self._worker: asyncio.Task[None] | None = None
+        self._advancing: asyncio.Task[None] | None = None  # the base, beside the writes
         self._checkpoint_at = CHECKPOINT_FRAMES
         self._base_at_bytes = log.bytes_total
 
@@ -162,8 +169,9 @@ class Committer:
 
     async def close(self) -> None:
         """Let what was begun end, make all durable, move the WAL into the file."""
-        if self._worker is not None:
-            await asyncio.wait([self._worker])
+        for task in (self._worker, self._advancing):
+            if task is not None:
+                await asyncio.wait([task])
         if self._state is CommitterState.FENCED:
             await self._flusher.finish()
             return
@@ -322,11 +330,22 @@ class Committer:
             self._checkpoint_at += self._writer.wal_frames
         else:
             self._writer.wal_frames = 0
-        if done.is_whole and self._log.bytes_total - self._base_at_bytes >= BASE_LOG_BYTES:
-            base = self._present()
+        is_far = self._log.bytes_total - self._base_at_bytes >= BASE_LOG_BYTES
+        if done.is_whole and is_far and self._advancing is None:
+            self._advancing = self._spawn(
+                self._advance_base(self._present()), f"base:{self._live.uuid.hex()}"
+            )
+
+    async def _advance_base(self, base: Base) -> None:
+        """Make the file durable as of `base`, beside the writes that go on; then trim the log."""
+        try:
             await self._threads.call(self._live.advance_base, base)
             await self._threads.call(self._log.trim, self._keep(base.position))
             self._base_at_bytes = self._log.bytes_total
+        except (LogFailed, LogCorrupt, OSError) as exc:
+            logger.warning("%s: the base stays where it was: %s", self._live.uuid.hex(), exc)
+        finally:
+            self._advancing = None
 
     def _checkpoint_whole(self) -> None:
         if self._live.checkpoint(restart=True).is_whole:

@@ -84,7 +84,7 @@ class ReplicaFeed:
     def unfollow(self, message: Unfollow) -> None:
         """The replica has deleted these databases."""
         for uuid in message.uuids:
-            self._drop(uuid)
+            self.forget(uuid)
 
     def acked(self, message: Ack) -> None:
         """The replica's progress: frees the window, and those who wait for it."""
@@ -100,6 +100,10 @@ class ReplicaFeed:
             self.wake(acked.uuid)
         self._freed.set()
         self._acked.set()
+
+    def forget(self, uuid: bytes) -> None:
+        """The database is deleted here."""
+        self._drop(uuid)
 
     def _drop(self, uuid: bytes) -> None:
         if (task := self._tasks.pop(uuid, None)) is not None:
