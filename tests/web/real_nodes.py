@@ -1,0 +1,85 @@
+"""A primary and a replica, run as `d1server` runs them, inside this process."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from d1server.config import Address, NodeConfig, Role
+from d1server.node import run_node
+from tests.web.raw_client import WAIT_S, RawClient, Response, connected
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_addresses(count: int) -> list[Address]:
+    """Return loopback addresses that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for sock in sockets:
+        sock.bind((LOOPBACK, 0))
+    addresses = [Address(LOOPBACK, sock.getsockname()[1]) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return addresses
+
+
+@asynccontextmanager
+async def running(config: NodeConfig) -> AsyncIterator[Address]:
+    """Run a node from before its first answer until the block ends."""
+    task = asyncio.create_task(run_node(config), name=config.name)
+    try:
+        await _wait_ready(config.listen, task)
+        yield config.listen
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _wait_ready(address: Address, task: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            if task.done():
+                await task
+            try:
+                async with connected(address) as client:
+                    if (await client.exchange(get("/readyz"))).status == 200:
+                        return
+            except ConnectionRefusedError:
+                pass  # not listening yet
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def open_pair(folder: Path) -> AsyncIterator[tuple[Address, Address]]:
+    """Run a primary and one replica; yield where each serves HTTP."""
+    primary_http, replication, replica_http = free_addresses(3)
+    primary = NodeConfig(
+        role=Role.PRIMARY,
+        data_dir=folder / "primary",
+        listen=primary_http,
+        replication=replication,
+        name="primary",
+    )
+    replica = NodeConfig(
+        role=Role.REPLICA,
+        data_dir=folder / "replica",
+        listen=replica_http,
+        primary=replication,
+        name="replica",
+        region="WEUR",
+    )
+    async with running(primary), running(replica):
+        yield primary_http, replica_http
+
+
+def get(path: str) -> bytes:
+    """Return the bytes of a GET."""
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+async def create(client: RawClient, name: str) -> Response:
+    """Create a database."""
+    body = b'{"name":"%b"}' % name.encode()
+    head = f"POST /db HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    return await client.exchange(head.encode(), body)
