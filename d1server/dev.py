@@ -10,7 +10,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -152,38 +152,41 @@ class DevCluster:
         finally:
             say("stopped")
 
-    async def _come_up(self) -> None:
+    async def _come_up(self, start: Callable[[str], None]) -> None:
         say("starting a primary and two replicas ...")
-        await self._wait_ready()
+        deadline = time.monotonic() + READY_S_MAX
+        primary, *replicas = self.nodes  # a replica that finds no primary would warn
+        start(primary.name)
+        await self._wait_ready(primary, deadline)
+        for node in replicas:
+            start(node.name)
+        for node in replicas:
+            await self._wait_ready(node, deadline)
         await asyncio.to_thread(self._fill_shop)
         self._announce()
         await asyncio.get_running_loop().create_future()  # until cancelled
 
-    async def _wait_ready(self) -> None:
-        """Return when every node says that it may be sent requests."""
-        deadline = time.monotonic() + READY_S_MAX
-        for node in self.nodes:
-            while (reason := await asyncio.to_thread(unreadiness, node.url)) is not None:
-                if time.monotonic() > deadline:
-                    log_path = node.folder / "node.log"
-                    raise ClusterFailed(
-                        f"{node.name} is not ready after {READY_S_MAX:g} s: {reason};"
-                        f" see {log_path}"
-                    )
-                await asyncio.sleep(READY_POLL_S)
-        for child in self.supervisor.children.values():
-            child.mark_ready()
+    async def _wait_ready(self, node: NodePlan, deadline: float) -> None:
+        """Return when a node says that it may be sent requests."""
+        child = self.supervisor.children[node.name]
+        while (reason := await asyncio.to_thread(unreadiness, node.url, child.pid)) is not None:
+            if time.monotonic() > deadline:
+                raise ClusterFailed(
+                    f"{node.name} is not ready after {READY_S_MAX:g} s: {reason};"
+                    f" see {node.folder / 'node.log'}"
+                )
+            await asyncio.sleep(READY_POLL_S)
+        child.mark_ready()
 
     def _fill_shop(self) -> None:
         """Make the sample shop if it is not there, and wait until both replicas have it."""
+        primary, *replicas = self.nodes
         try:
-            with NodeConnection(self.nodes[0].url) as node:
+            with NodeConnection(primary.url) as node:
                 bookmark = fill_shop(node)
-            for plan in self.nodes[1:]:
+            for plan in replicas:
                 with NodeConnection(plan.url) as node:
-                    headers = {"x-d1-bookmark": bookmark, "x-d1-on-timeout": "error"}
-                    query = {"sql": EXAMPLE_QUERY}
-                    node.post(database_path(SHOP, "query"), query, headers=headers)
+                    wait_for_shop(node, bookmark)
         except (NodeRefused, NodeUnreachable, AnswerForeign) as exc:
             raise ClusterFailed(f"cannot make the sample database {SHOP}: {exc}") from exc
 
@@ -222,14 +225,16 @@ class DevCluster:
         }
 
 
-def unreadiness(url: str) -> str | None:
-    """Return why a node is not ready, or None if it is."""
+def unreadiness(url: str, pid: int | None) -> str | None:
+    """Return why the node of a process is not ready, or None if it is."""
     try:
         with NodeConnection(url, timeout_s=PROBE_S_MAX) as node:
             node.call("GET", "/readyz")
+            if node.call("GET", "/status").json("pid")["pid"] != pid:
+                return f"another server answers at {url}"
     except NodeUnreachable:
         return "it does not answer"
-    except NodeRefused as exc:
+    except (NodeRefused, AnswerForeign) as exc:
         return str(exc)
     return None
 
@@ -249,6 +254,17 @@ def fill_shop(node: NodeConnection) -> str:
     if reply.bookmark is None:
         raise NodeUnreachable("the primary answered without a bookmark", was_sent=True)
     return reply.bookmark
+
+
+def wait_for_shop(node: NodeConnection, bookmark: str) -> None:
+    """Return when a replica answers by itself instead of asking the primary."""
+    headers = {"x-d1-bookmark": bookmark, "x-d1-on-timeout": "error"}
+    for _ in range(int(READY_S_MAX / READY_POLL_S)):
+        reply = node.post(database_path(SHOP, "query"), {"sql": EXAMPLE_QUERY}, headers=headers)
+        if not reply.result_objects()[0]["meta"]["served_by_primary"]:
+            return
+        time.sleep(READY_POLL_S)
+    raise NodeUnreachable(f"{node.url} does not get the database {SHOP}", was_sent=True)
 
 
 def curl_line(url: str) -> str:

@@ -239,23 +239,25 @@ class ChildNode:
 
 @dataclass(slots=True)
 class Supervisor:
-    """All children. `run` them; inside, `children` tells how they are."""
+    """All children. `run` lets its caller start them; `children` tells how they are."""
 
     plans: Sequence[ChildPlan]
     say: Callable[[str], None]
     children: dict[str, ChildNode] = field(default_factory=dict)
 
-    async def run(self, main: Callable[[], Awaitable[None]]) -> None:
-        """Keep all children running beside `main()`, until it ends or this is cancelled."""
+    async def run(self, main: Callable[[Callable[[str], None]], Awaitable[None]]) -> None:
+        """Run `main(start)` until it ends or this is cancelled; `start(name)` starts a child."""
         self.children = {plan.name: ChildNode(plan, self.say) for plan in self.plans}
+        keepers: list[asyncio.Task[NoReturn]] = []
         async with self._stopping_in_order():
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    keepers = [
-                        tasks.create_task(child.keep_running(), name=f"keeper:{name}")
-                        for name, child in self.children.items()
-                    ]
-                    await main()
+
+                    def start(name: str) -> None:
+                        keeping = self.children[name].keep_running()
+                        keepers.append(tasks.create_task(keeping, name=f"keeper:{name}"))
+
+                    await main(start)
                     for keeper in keepers:
                         keeper.cancel()
             except BaseExceptionGroup as failures:

@@ -82,7 +82,6 @@ def run(config: NodeConfig, stop_with_stdin: bool) -> None:
     """Run the node until a signal; a fault of its surroundings becomes a message."""
     import uvloop
 
-    from d1server.datadir import DataDirRefused
     from d1server.logs import configure_logs
     from d1server.node import run_node
 
@@ -92,10 +91,8 @@ def run(config: NodeConfig, stop_with_stdin: bool) -> None:
         main = with_stdin(main)
     try:
         run_until_signalled(main, loop_factory=uvloop.new_event_loop)
-    except DataDirRefused as exc:
-        raise Failure(str(exc)) from exc
-    except OSError as exc:
-        raise Failure(explain(exc, config)) from exc
+    except Exception as exc:
+        raise refusal_to_start(exc, config) from exc
 
 
 async def with_stdin(main: Any) -> None:
@@ -110,6 +107,22 @@ async def with_stdin(main: Any) -> None:
         await asyncio.wait([running])
     if not running.cancelled():
         running.result()
+
+
+def refusal_to_start(exc: Exception, config: NodeConfig) -> Exception:
+    """Return what a node's end means for who started it; our own bugs stay as they are."""
+    from d1server.datadir import DataDirRefused
+    from d1server.node import SqliteTooOld
+    from engine.errors import EngineError
+
+    cause: BaseException = exc
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, OSError):
+        return Failure(explain(cause, config))
+    if isinstance(cause, DataDirRefused | SqliteTooOld | EngineError):
+        return Failure(str(cause))
+    return exc
 
 
 def explain(exc: OSError, config: NodeConfig) -> str:

@@ -26,6 +26,8 @@ from d1server.supervisor import (
     Supervisor,
 )
 
+Start = Callable[[str], None]
+
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()"
 DEAF = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); sys.stdin.read()"  # noqa: E501
 REFUSES = "import sys; print('Error: the folder is in use', file=sys.stderr); sys.exit(1)"
@@ -68,7 +70,8 @@ async def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
     said: list[str] = []
     supervisor = Supervisor([plan(tmp_path, "weur", WAITS)], said.append)
 
-    async def main() -> None:
+    async def main(start: Start) -> None:
+        start("weur")
         await eventually(is_up(tmp_path, "weur"))
         child = supervisor.children["weur"]
         child.mark_ready()
@@ -92,8 +95,9 @@ async def test_children_stop_in_order_of_rank(tmp_path: Path) -> None:
     ]
     supervisor = Supervisor(plans, lambda _: None)
 
-    async def main() -> None:
+    async def main(start: Start) -> None:
         for child in plans:
+            start(child.name)
             await eventually(is_up(tmp_path, child.name))
 
     await supervisor.run(main)
@@ -109,8 +113,9 @@ async def test_cancelling_stops_everything_within_five_seconds(tmp_path: Path) -
     supervisor = Supervisor(plans, said.append)
     up = asyncio.Event()
 
-    async def main() -> None:
+    async def main(start: Start) -> None:
         for child in plans:
+            start(child.name)
             await eventually(is_up(tmp_path, child.name))
         up.set()
         await asyncio.get_running_loop().create_future()
@@ -132,18 +137,21 @@ async def test_a_child_that_refuses_at_the_start_fails_with_its_words(tmp_path: 
     plans = [plan(tmp_path, "primary", WAITS, rank=1), plan(tmp_path, "weur", REFUSES)]
     supervisor = Supervisor(plans, lambda _: None)
 
-    async def forever() -> None:
+    async def main(start: Start) -> None:
+        for child in plans:
+            start(child.name)
         await asyncio.get_running_loop().create_future()
 
     with pytest.raises(ChildFailed, match=r"(?s)weur ended with exit code 1.*folder is in use"):
-        await supervisor.run(forever)
+        await supervisor.run(main)
     assert supervisor.children["primary"].pid is None
 
 
 async def test_an_error_of_main_stops_the_children_and_comes_out_as_it_is(tmp_path: Path) -> None:
     supervisor = Supervisor([plan(tmp_path, "weur", WAITS)], lambda _: None)
 
-    async def fail() -> None:
+    async def fail(start: Start) -> None:
+        start("weur")
         raise LookupError("no shop")
 
     with pytest.raises(LookupError, match="no shop"):
@@ -167,8 +175,9 @@ async def test_kill_all_does_not_wait(tmp_path: Path) -> None:
     supervisor = Supervisor([plan(tmp_path, "weur", DEAF)], lambda _: None)
     began = 0.0
 
-    async def main() -> None:
+    async def main(start: Start) -> None:
         nonlocal began
+        start("weur")
         await eventually(is_up(tmp_path, "weur"))
         asyncio.get_running_loop().call_later(0.1, supervisor.kill_all)
         began = time.monotonic()
@@ -239,7 +248,8 @@ from d1server.supervisor import ChildPlan, Supervisor
 
 async def main() -> None:
     supervisor = Supervisor([ChildPlan("weur", tuple(sys.argv[2:]), Path(sys.argv[1]), 0)], print)
-    async def tell() -> None:
+    async def tell(start) -> None:
+        start("weur")
         while not (pid := supervisor.children["weur"].pid):
             await asyncio.sleep(0.01)
         print(pid, flush=True)

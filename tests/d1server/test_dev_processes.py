@@ -1,0 +1,145 @@
+"""`d1server dev` for real: three processes, the sample shop, restarts and the way down."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from d1server.call import NodeConnection, NodeRefused, NodeUnreachable
+from d1server.dev import is_free
+
+STOP_S_MAX = 5.0  # the promise
+PROGRAM = (sys.executable, "-m", "d1server")
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def free_ports() -> int:
+    """Return the first of three free ports in a row, below those that outgoing calls take."""
+    for _ in range(100):
+        port = random.randrange(12_000, 32_000)
+        if all(is_free(number) for number in range(port, port + 3)):
+            return port
+    raise AssertionError("no three free ports in a row")
+
+
+@contextmanager
+def running_dev(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """Start the three nodes and yield the process and what it printed when they were ready."""
+    command = [*PROGRAM, "dev", "--port", str(port), "--data-dir", str(folder), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, json.loads(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def pids(ready: dict[str, Any]) -> list[int]:
+    return [node["pid"] for node in ready["nodes"]]
+
+
+def d1server(*words: str) -> dict[str, Any]:
+    command = [*PROGRAM, *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def is_ready(url: str) -> bool:
+    try:
+        with NodeConnection(url) as node:
+            node.call("GET", "/readyz")
+    except (NodeRefused, NodeUnreachable):
+        return False
+    return True
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    began = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    assert time.monotonic() - began < STOP_S_MAX
+
+
+def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+    """Wait for what other processes bring about."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_dev_from_start_to_stop(tmp_path: Path) -> None:
+    """What `make run` shows holds: the curl line, sessions across replicas, restart, stop.
+
+    Method: the printed line is run by a shell; an order goes in through one replica and is read
+    on the other with its bookmark; that replica is killed and comes back; all stop on SIGINT
+    within 5 s; a second start finds the order.
+    """
+    port = free_ports()
+    order = "INSERT INTO orders VALUES (NULL, 3, 5, 2, datetime('now'))"
+    count = "SELECT count(*) AS n FROM orders"
+    with running_dev(tmp_path, port) as (process, ready):
+        assert [node["role"] for node in ready["nodes"]] == ["primary", "replica", "replica"]
+        assert [node["region"] for node in ready["nodes"]] == ["ENAM", "WEUR", "APAC"]
+        _, weur, apac = (node["url"] for node in ready["nodes"])
+        if shutil.which("curl"):
+            shown = subprocess.run(
+                ["sh", "-c", ready["curl"]], capture_output=True, text=True, check=True, timeout=20
+            ).stdout
+            assert "HTTP/1.1 200" in shown
+            assert "x-d1-bookmark: 0000" in shown.lower()
+            assert "Amara Okafor" in shown
+
+        written = d1server("execute", "shop", "--command", order, "--url", weur)
+        words = ["execute", "shop", "--command", count, "--url", apac]
+        read = d1server(*words, "--bookmark", written["bookmark"])
+        assert read["result"][0]["results"] == [{"n": 49}]
+        assert read["result"][0]["meta"]["served_by_region"] == "APAC"
+        assert d1server("status", "--url", apac)["role"] == "replica"
+
+        os.kill(ready["nodes"][2]["pid"], signal.SIGKILL)
+        eventually(lambda: not psutil.pid_exists(ready["nodes"][2]["pid"]))
+        eventually(lambda: is_ready(apac))
+        assert d1server(*words, "--bookmark", written["bookmark"])["result"] != []
+        stop(process, signal.SIGINT)
+        assert not any(psutil.pid_exists(pid) for pid in pids(ready))
+    assert {found.name for found in tmp_path.iterdir()} == {"primary", "weur", "apac"}
+
+    with running_dev(tmp_path, port) as (process, ready):
+        read = d1server("execute", "shop", "--command", count, "--url", ready["nodes"][0]["url"])
+        assert read["result"][0]["results"] == [{"n": 49}]
+        stop(process, signal.SIGTERM)
+
+
+def test_nodes_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
+    with running_dev(tmp_path, free_ports()) as (process, ready):
+        process.kill()
+        process.wait(10)
+        eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids(ready)))
+
+
+def test_busy_port_and_busy_folder_are_said_in_words(tmp_path: Path) -> None:
+    """A second `dev` beside the first one ends at once and says what is in its way."""
+    port = free_ports()
+    with running_dev(tmp_path, port) as (process, _):
+        for again, wanted in ((port, "in use"), (free_ports(), "in use by another process")):
+            command = [*PROGRAM, "dev", "--port", str(again), "--data-dir", str(tmp_path)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+            assert done.returncode == 1
+            assert wanted in done.stderr
+            assert "Traceback" not in done.stderr
+        stop(process, signal.SIGINT)
