@@ -106,6 +106,22 @@ async def test_a_dripped_large_body_is_answered_408(
     assert front.room.bytes_free == front.limits.bodies_bytes_max
 
 
+async def test_a_client_that_does_not_read_from_aiohttp_is_dropped(front: Front) -> None:
+    """A handed-over connection whose answers nobody takes ends after one period without progress.
+
+    Method: ask for far more than the socket buffers hold, and read nothing.
+    """
+    sql = "SELECT hex(zeroblob(900000)) AS a"
+    async with connected(front.address, receive_bytes=4096) as client:
+        client.send(*[query(sql, path="/db/shop/query/")] * 20)
+        await wait_until(lambda: HEAD_S_MAX < _deadline(front) - monotonic() < IDLE_S_MAX)
+        stalled = _deadline(front)
+        front.sweep(stalled - SLACK_S)
+        assert len(front.clients) == 1
+        front.sweep(stalled)
+        await wait_until(lambda: not front.clients)
+
+
 def test_patience_with_a_body_grows_with_what_came() -> None:
     """A slow line is no attack: a body that comes at 16 KiB/s is never cut off."""
     assert body_s_max(0) == BODY_S_MAX
