@@ -48,8 +48,8 @@ class Storm:
             data = data[size:]
             if self.random.random() < 0.5:
                 await asyncio.sleep(0)
-        for mark in expected:
-            self.check(await client.response(), mark)
+        for wanted in expected:
+            self.check(await client.response(), wanted)
 
     def check(self, response: Response, mark: int | None) -> None:
         assert response.status == 200
