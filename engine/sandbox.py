@@ -14,14 +14,14 @@ Invariants:
 3. A setting that a caller changes (`PRAGMA case_sensitive_like`) lasts until the end of its
    request, `limit_time`.
 4. A statement that runs out of time or space is stopped, as far as SQLite can be stopped: not
-   within one instruction of its virtual machine. See `SLOW_FUNCTIONS`.
+   within one instruction of its virtual machine. See `SLOW_FUNCTIONS`. In the event loop it
+   looks at the clock itself; on a thread the watchdog does.
 
 One thread at a time uses a sandbox; only `interrupt` may come from any thread.
 """
 
 import math
 import secrets
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ import apsw
 from engine.errors import BudgetExceeded, DatabaseDamaged, DeadlineExceeded, StatementRefused
 from engine.functions import install_bounded
 from engine.permissions import MODULES, Trait, denial, names_hidden, traits
-from engine.spill import spilled_bytes
 from engine.sqlerrors import describe_error, hint_for, is_damage
+from engine.watchdog import TIME, WATCHDOG, Watch
 from proto.api import SqlValue
 
 __all__ = ["Prepared", "Sandbox", "SqlLimits", "describe_error", "open_guard"]
@@ -46,13 +46,13 @@ MIB: Final = 1024 * 1024
 PAGE_SIZE: Final = 4096
 CACHE_KIB_WRITER: Final = 32 * 1024  # a random update costs 3 times as much with SQLite's 2 MB
 CACHE_KIB_READER: Final = 16 * 1024
+HEAP_SOFT_BYTES: Final = 512 * MIB  # from here on page caches reuse their pages
+HEAP_HARD_BYTES: Final = 1536 * MIB  # one instruction (json_pretty) could allocate without end
 BUSY_TIMEOUT_MS: Final = 1000  # only recovery and the start of a WAL can be in the way
 STATEMENTS_KEPT: Final = 128  # prepared, per connection
 INLINE_S_MAX: Final = 0.05  # a budget up to this is one of the event loop's
 
 _INLINE_STEPS: Final = 64  # between two looks at the clock; one step may take 10 ms
-_THREAD_STEPS: Final = 100_000  # between two looks at the space; a timer looks at the clock
-_SPILL_CHECK_S: Final = 0.1
 _SETTINGS: Final = (
     "PRAGMA case_sensitive_like=0",
     "PRAGMA defer_foreign_keys=0",
@@ -119,13 +119,15 @@ class Sandbox:
         self._has_changed_settings = False
         self._denied: tuple[int, str] | None = None
         self._time_limit = _TimeLimit(self)
-        self._stop_at = math.inf
-        self._grace_s = 0.0
-        self._stopped_for = ""
-        self._memory_at_start = 0
-        self._spill_check_at = 0.0
         self.is_inline = False  # whether the present budget is one of the event loop's
-        self._steps = 0  # of the progress handler that is installed
+        self._stop_at = math.inf  # of an inline request
+        self._grace_s = 0.0
+        self._watch = Watch(  # of any other request
+            interrupt=self._interrupt_callers,
+            stop_at=math.inf,
+            memory_bytes_max=limits.memory_bytes_max,
+            spill_bytes_max=limits.spill_bytes_max,
+        )
         self._harden()
 
     @classmethod
@@ -176,14 +178,6 @@ class Sandbox:
         ):
             connection.limit(limit, most)
         connection.authorizer = self._authorize
-        self._watch(is_inline=False)
-
-    def _watch(self, *, is_inline: bool) -> None:
-        steps = _INLINE_STEPS if is_inline else _THREAD_STEPS
-        if steps != self._steps:
-            self._steps = steps
-            handler = self._is_late if is_inline else self._is_late_or_large
-            self.connection.set_progress_handler(handler, steps)
 
     # What SQLite asks.
 
@@ -220,20 +214,6 @@ class Sandbox:
         self._stop_at = now + self._grace_s
         self._grace_s = 0.0
         return False
-
-    def _is_late_or_large(self) -> bool:
-        if self._is_internal:
-            return False
-        now = time.monotonic()
-        if now >= self._stop_at:
-            return True
-        if apsw.memory_used() - self._memory_at_start > self.limits.memory_bytes_max:
-            self._stopped_for = f"more than {self.limits.memory_bytes_max} bytes of memory"
-        elif now >= self._spill_check_at:
-            self._spill_check_at = now + _SPILL_CHECK_S
-            if spilled_bytes() > self.limits.spill_bytes_max:
-                self._stopped_for = "more room for temporary files than there is"
-        return bool(self._stopped_for)
 
     def _abort_before_first_step(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
         self._prepared = Prepared(
@@ -295,14 +275,16 @@ class Sandbox:
     ) -> list[tuple[SqlValue, ...]]:
         """Run one of the server's own statements, past the authorizer and the clock.
 
-        Raises `StatementRefused` for a constraint (a deferred foreign key at COMMIT),
-        `apsw.Error` otherwise.
+        Raises `StatementRefused` for a constraint (a deferred foreign key at COMMIT), and what
+        `run` raises for a request that is stopped; `apsw.Error` otherwise.
         """
         self._is_internal = True
         try:
             return self.cursor.execute(_marked(sql), params).fetchall()
         except apsw.ConstraintError as exc:
             raise StatementRefused(describe_error(exc)) from exc
+        except apsw.InterruptError as exc:  # of the request's statements, a moment too late
+            raise self._stopped() from exc
         finally:
             self._is_internal = False
 
@@ -331,26 +313,41 @@ class Sandbox:
         self.is_in_request = True
         self.result_bytes = 0
         self._restore_settings()
-        self._stopped_for = ""
-        self.is_inline = budget_s is not None and budget_s <= INLINE_S_MAX
-        self._watch(is_inline=self.is_inline)
-        now = time.monotonic()
-        if not self.is_inline:
-            self._memory_at_start = apsw.memory_used()
-            self._spill_check_at = now + _SPILL_CHECK_S
-        self._stop_at = math.inf if budget_s is None else now + budget_s
-        self._grace_s = budget_s or 0.0
+        stop_at = math.inf if budget_s is None else time.monotonic() + budget_s
+        if budget_s is not None and budget_s <= INLINE_S_MAX:
+            self._stop_at = stop_at
+            self._grace_s = budget_s
+            if not self.is_inline:
+                self.is_inline = True
+                self.connection.set_progress_handler(self._is_late, _INLINE_STEPS)
+            return
+        if self.is_inline:
+            self.is_inline = False
+            self.connection.set_progress_handler(None)
+        self._watch.stop_at = stop_at
+        self._watch.stopped_for = ""
+        WATCHDOG.add(self._watch)
 
     def end_request(self) -> None:
-        """End a request: statements have all the time again."""
+        """End a request: its settings are undone."""
+        if not self.is_inline:
+            WATCHDOG.remove(self._watch)
         self.is_in_request = False
         self._stop_at = math.inf
-        self.is_inline = False
         self._restore_settings()
+
+    def check_time(self) -> None:
+        """Raise what `run` raises if the request was stopped between two statements."""
+        if self._watch.stopped_for and not self.is_inline:
+            raise self._stopped()
 
     def interrupt(self) -> None:
         """Stop the statement that runs now, if any. From any thread."""
         self.connection.interrupt()
+
+    def _interrupt_callers(self) -> None:
+        if not self._is_internal:
+            self.connection.interrupt()
 
     def close(self) -> None:
         """Close the connection."""
@@ -386,13 +383,17 @@ class Sandbox:
         return StatementRefused(describe_error(exc), denied[1] if denied else hint_for(exc))
 
     def _stopped(self) -> Exception:
-        if self._stopped_for:
+        if self.is_inline:
+            is_late, reason = time.monotonic() >= self._stop_at, ""
+        else:
+            is_late, reason = self._watch.stopped_for == TIME, self._watch.stopped_for
+        if is_late:
+            return BudgetExceeded("the statement took longer than the time it was given")
+        if reason:
             return StatementRefused(
-                f"the statement needs {self._stopped_for}: SQLITE_INTERRUPT",
+                f"the statement needs {reason}: SQLITE_INTERRUPT",
                 "sort or aggregate less at a time",
             )
-        if time.monotonic() >= self._stop_at:
-            return BudgetExceeded("the statement took longer than the time it was given")
         return DeadlineExceeded("the statement was stopped before its end")
 
     def _restore_settings(self) -> None:
@@ -405,21 +406,14 @@ class Sandbox:
 class _TimeLimit:
     """The context that `Sandbox.limit_time` returns; one per sandbox, so not nested."""
 
-    __slots__ = ("_lock", "_sandbox", "_timer", "budget_s")
+    __slots__ = ("_sandbox", "budget_s")
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._timer: threading.Timer | None = None
-        self._lock = threading.Lock()
         self.budget_s: float | None = None
 
     def __enter__(self) -> None:
         self._sandbox.start_request(self.budget_s)
-        if self.budget_s is not None and not self._sandbox.is_inline:
-            timer = threading.Timer(self.budget_s, self._interrupt)
-            timer.name, timer.daemon = "query-deadline", True
-            self._timer = timer
-            timer.start()
 
     def __exit__(
         self,
@@ -427,16 +421,7 @@ class _TimeLimit:
         _value: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        if self._timer is not None:
-            with self._lock:  # so that it cannot hit the next request
-                self._timer.cancel()
-                self._timer = None
         self._sandbox.end_request()
-
-    def _interrupt(self) -> None:
-        with self._lock:
-            if self._timer is threading.current_thread():
-                self._sandbox.interrupt()
 
 
 def open_guard(path: Path) -> apsw.Connection:
@@ -453,6 +438,9 @@ def _marked(sql: str) -> str:
 
 
 def _configure(connection: apsw.Connection, *, cache_kib: int) -> None:
+    if apsw.hard_heap_limit(-1) == 0:  # of the process; somebody else's setting stays
+        apsw.soft_heap_limit(HEAP_SOFT_BYTES)
+        apsw.hard_heap_limit(HEAP_HARD_BYTES)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.pragma("cache_size", -cache_kib)

@@ -27,8 +27,9 @@ _QUOTED: Final = (
     r"|`[^`]*+(?:`|\Z)"
     r"|\[[^\]]*+(?:\]|\Z)"
 )
-# `$` within a word belongs to the word.
-_VARIABLE: Final = rf"(?:(?<!{_WORD})\$|[@:#])(?:::)*+{_WORD}(?:{_WORD}|::)*+\([^) \t\n\v\f\r]*+\)"
+# Whatever is looked at is taken, so that no character is looked at again. `$` within a word
+# belongs to the word.
+_VARIABLE: Final = rf"(?:(?<!{_WORD})\$|[@:#])(?:{_WORD}|::)*+(?:\([^) \t\n\v\f\r]*+\)?+)?+"
 
 _BEFORE_STATEMENT: Final = re.compile(rf"(?:;|{_BLANK})*+")
 _OPAQUE_OR_END: Final = re.compile(rf"{_QUOTED}|{_COMMENT}|{_VARIABLE}|(?P<end>;)")

@@ -99,6 +99,7 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
     assert sandbox.is_in_request, "statements run within limit_time"
     if len(params) != plan.parameters:
         raise StatementRefused(WRONG_BINDINGS, f"it takes {plan.parameters}, not {len(params)}")
+    sandbox.check_time()
     if plan.not_inline and sandbox.is_inline:
         _refuse_inline(plan)
     connection, prepares, writes = sandbox.connection, sandbox.prepares, plan.writes

@@ -162,7 +162,7 @@ def _param(value: object, place: str) -> SqlValue:
 def _decode_again(body: bytes, error: Exception) -> _Body:
     """Decode what the fast decoder refused, if only for half a surrogate pair; or refuse it.
 
-    JavaScript may send such a half, which is no character: it becomes U+FFFD.
+    JavaScript may send such a half, which is no character: it becomes U+FFFD three times, as at D1.
     """
     if isinstance(error, msgspec.ValidationError):
         raise RequestInvalid(_explained(str(error))) from None
