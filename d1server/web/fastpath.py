@@ -232,7 +232,7 @@ class FastConnection(asyncio.Protocol):
 
     def _continue(self) -> None:
         """Go on with what the client has sent in the meantime."""
-        if self._front.stops:
+        if self._front.stops or self._transport.is_closing():
             self._close()
             return
         now = monotonic()
@@ -294,6 +294,9 @@ class FastConnection(asyncio.Protocol):
         except Exception as exc:
             answer = answer_exception(exc)
         self._request = None
+        if self._transport.is_closing():  # hung up just now; `connection_lost` is on its way
+            self._close()
+            return
         self._phase = Phase.IDLE
         self._send(head, answer, started, front.meter.later)
         if self._phase is Phase.IDLE:
@@ -317,6 +320,8 @@ class FastConnection(asyncio.Protocol):
         self.deadline = monotonic() + LINGER_S_MAX
         self._front.meter.answers[answer.status] += 1
         transport = self._transport
+        if transport.is_closing():
+            return
         transport.write(render_answer(answer, _NO_ALIAS, self._front.date, keep_alive=False))
         if transport.can_write_eof():
             # Closing with unread bytes in the socket would send a reset, and the client might
