@@ -11,7 +11,7 @@ from d1server.cli.options import common_options, wishes
 from d1server.cli.output import print_json, print_table
 from d1server.cli.progress import working
 
-LIST_COLUMNS: Final = ("name", "uuid", "created_at", "file_size", "num_tables")
+LIST_COLUMNS: Final = ("name", "uuid", "created_at", "file_size", "running_in_region")
 
 
 @click.group("db")

@@ -34,9 +34,6 @@ from d1server.cli.output import (
 from d1server.cli.progress import ReadProgress, working
 from d1server.cli.sqlfile import FileStatement, SqlFileInvalid, read_statements
 
-ONE_REQUEST_CHARS_MAX: Final = 8 * 1024 * 1024  # up to here a file is one transaction
-BATCH_CHARS_MAX: Final = 1024 * 1024  # beyond: small enough that other writers get a turn
-STATEMENTS_MAX: Final = 50_000  # of one batch; short statements have long answers
 ATTEMPTS_MAX: Final = 6
 RETRY_PAUSE_S: Final = 0.5  # doubles with each attempt
 
@@ -189,11 +186,7 @@ def run_file(request: Request, path: str) -> None:
     try:
         with ReadProgress(path) as on_read:
             statements = read_statements(path, on_read)
-            for batch in batches(
-                statements,
-                one_request_chars_max=ONE_REQUEST_CHARS_MAX,
-                batch_chars_max=BATCH_CHARS_MAX,
-            ):
+            for batch in batches(statements, ONE_REQUEST, BATCH):
                 reply = send_batch(request, batch)
                 results = reply.result_objects()
                 totals.add(results, reply.bookmark)
@@ -242,12 +235,28 @@ class Batch:
         return self.statements[-1].line_last
 
 
-def batches(
-    statements: Iterable[FileStatement], *, one_request_chars_max: int, batch_chars_max: int
-) -> Iterator[Batch]:
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much one transaction may hold; an answer grows with the number of statements."""
+
+    chars_max: int
+    statements_max: int
+
+    def has_room(self, chars: int, statements: int) -> bool:
+        """Tell whether so much fits."""
+        return chars <= self.chars_max and statements <= self.statements_max
+
+
+ONE_REQUEST: Final = Size(8 * 1024 * 1024, 50_000)  # up to here a file is one transaction
+# Beyond: small, so that other writers get a turn. The node keeps the answers of batches for a
+# while, in case one is asked for again, as values of at most 2 MB.
+BATCH: Final = Size(1024 * 1024, 4_000)
+
+
+def batches(statements: Iterable[FileStatement], one_request: Size, batch: Size) -> Iterator[Batch]:
     """Cut a file's statements into transactions: one if it is small, else many small ones.
 
-    Holds at most `one_request_chars_max` of text, whatever the size of the file.
+    Holds no more than fits `one_request`, whatever the size of the file.
     """
     waiting: list[FileStatement] = []
     chars = 0
@@ -255,11 +264,9 @@ def batches(
     for statement in statements:
         waiting.append(statement)
         chars += len(statement.sql)
-        if not is_large and chars <= one_request_chars_max and len(waiting) < STATEMENTS_MAX:
-            continue
-        is_large = True
-        while chars > batch_chars_max or len(waiting) >= STATEMENTS_MAX:
-            count, taken = next_cut(waiting, batch_chars_max)
+        is_large = is_large or not one_request.has_room(chars, len(waiting))
+        while is_large and not batch.has_room(chars, len(waiting)):
+            count, taken = next_cut(waiting, batch)
             yield Batch(waiting[:count], is_only=False)
             del waiting[:count]
             chars -= taken
@@ -267,11 +274,11 @@ def batches(
         yield Batch(waiting, is_only=not is_large)
 
 
-def next_cut(waiting: Sequence[FileStatement], chars_max: int) -> tuple[int, int]:
+def next_cut(waiting: Sequence[FileStatement], size: Size) -> tuple[int, int]:
     """Return how many statements go into the next batch, at least one, and their length."""
     taken = 0
     for count, statement in enumerate(waiting):
-        if count and (taken + len(statement.sql) > chars_max or count == STATEMENTS_MAX):
+        if count and not size.has_room(taken + len(statement.sql), count + 1):
             return count, taken
         taken += len(statement.sql)
     return len(waiting), taken
@@ -282,7 +289,7 @@ def send_batch(
 ) -> Reply:
     """Send one batch until it is surely applied or refused, or the attempts are used up."""
     body = encode({"batch": [{"sql": statement.sql} for statement in batch.statements]})
-    key = uuid.uuid4().hex
+    key = None if batch.is_only else uuid.uuid4().hex
     was_sent = False
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
@@ -293,13 +300,21 @@ def send_batch(
             pause_s = exc.retry_after_s
         except NodeUnreachable as exc:
             was_sent = was_sent or exc.was_sent
-            # Nobody there from the start is a mistake; nobody there any more may be a restart.
-            is_first = attempt == 1 and not exc.was_sent
-            if is_first or attempt == ATTEMPTS_MAX:
+            if attempt == ATTEMPTS_MAX or not may_repeat(batch, was_sent):
                 raise NodeUnreachable(str(exc), was_sent=was_sent) from exc
             pause_s = 0.0
         sleep(max(pause_s, RETRY_PAUSE_S * 2 ** (attempt - 1)))
     raise AssertionError("the last attempt returns or raises")
+
+
+def may_repeat(batch: Batch, was_sent: bool) -> bool:
+    """Tell whether to try again when nobody answers.
+
+    A batch of many has a key, and counts once however often it is sent; a file that is one
+    transaction has none. Nobody there from the start is a mistake of whoever typed the URL.
+    """
+    is_under_way = was_sent or batch.statements[0].number > 1
+    return is_under_way and not batch.is_only
 
 
 def place_of(refused: NodeRefused, batch: Batch, path: str) -> str:

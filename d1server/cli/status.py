@@ -8,8 +8,17 @@ import click
 from d1server.cli.options import common_options, wishes
 from d1server.cli.output import escaped, print_json, print_table
 
-COLUMNS: Final = ("database", "applied", "head", "lag commits", "lag bytes", "lag ms", "checksum")
-KEYS: Final = ("applied", "head", "lag_commits", "lag_bytes", "lag_ms", "checksum")
+COLUMNS: Final = (
+    "database",
+    "applied",
+    "head",
+    "lag commits",
+    "lag bytes",
+    "lag ms",
+    "checksum",
+    "problem",
+)
+KEYS: Final = ("applied", "head", "lag_commits", "lag_bytes", "lag_ms", "checksum", "problem")
 
 
 @click.command("status")
@@ -28,6 +37,9 @@ def status() -> None:
 def headline(url: str, found: Mapping[str, Any]) -> str:
     """Return the line about the node itself."""
     facts = [f"{key} {found[key]}" for key in ("region", "pid", "epoch") if key in found]
+    link = found.get("primary")
+    if isinstance(link, dict):  # of a replica
+        facts.append(f"{link.get('state')} {link.get('address')} {link.get('reason')}".rstrip())
     return escaped(f"{url}: {found['role']}, {', '.join(facts)}")
 
 

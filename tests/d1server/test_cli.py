@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from d1server.cli import command_line
 from d1server.cli import execute as execute_module
-from d1server.cli.execute import Batch, batches
+from d1server.cli.execute import Batch, Size, batches
 from d1server.cli.sqlfile import FileStatement
 from d1server.config import NodeConfig, Role
 
@@ -272,8 +272,8 @@ def test_small_file_is_one_transaction(node: StandInNode, tmp_path: Path) -> Non
 @pytest.fixture
 def large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of 100 lines that goes out in batches of ten."""
-    monkeypatch.setattr(execute_module, "ONE_REQUEST_CHARS_MAX", 200)
-    monkeypatch.setattr(execute_module, "BATCH_CHARS_MAX", 100)
+    monkeypatch.setattr(execute_module, "ONE_REQUEST", Size(200, 1000))
+    monkeypatch.setattr(execute_module, "BATCH", Size(100, 1000))
     monkeypatch.setattr(execute_module, "RETRY_PAUSE_S", 0.001)
     path = tmp_path / "large.sql"
     path.write_text("".join(f"SELECT {n:03};\n" for n in range(1, 101)))
@@ -382,7 +382,7 @@ def statement(number: int, chars: int) -> FileStatement:
 
 def cut(sizes: list[int]) -> list[tuple[int, bool]]:
     statements = (statement(number, chars) for number, chars in enumerate(sizes, start=1))
-    found: list[Batch] = list(batches(statements, one_request_chars_max=100, batch_chars_max=30))
+    found: list[Batch] = list(batches(statements, Size(100, 15), Size(30, 5)))
     return [(len(batch.statements), batch.is_only) for batch in found]
 
 
@@ -393,6 +393,8 @@ def test_batches_are_one_if_small_and_bounded_if_not() -> None:
     assert cut([10] * 11) == [(3, False), (3, False), (3, False), (2, False)]
     assert cut([101]) == [(1, False)]
     assert cut([20, 90, 5, 5]) == [(1, False), (1, False), (2, False)]
+    assert cut([1] * 15) == [(15, True)]
+    assert cut([1] * 17) == [(5, False), (5, False), (5, False), (2, False)]
 
 
 @pytest.mark.parametrize(
@@ -420,8 +422,10 @@ def test_node_commands_pass_their_configuration(
 
 def test_status_shows_a_line_per_database(node: StandInNode) -> None:
     entry = {"applied": BOOKMARK, "head": BOOKMARK, "lag_commits": 0, "lag_bytes": 0, "lag_ms": 1.5}
-    node.says({"role": "replica", "region": "WEUR", "pid": 7, "databases": {"shop": entry}})
+    link = {"state": "following", "address": "h:1", "reason": ""}
+    found = {"role": "replica", "region": "WEUR", "pid": 7, "primary": link}
+    node.says({**found, "databases": {"shop": entry}})
     result = d1server("status", "--url", node.url)
     assert result.exit_code == 0, result.output
-    assert "replica, region WEUR, pid 7" in result.stdout
+    assert "replica, region WEUR, pid 7, following h:1\n" in result.stdout
     assert f"shop\t{BOOKMARK}\t{BOOKMARK}\t0\t0\t1.5\tNULL" in result.stdout
