@@ -8,6 +8,7 @@ The table holds 24 hours of answers; older rows go with later keyed writes, a fe
 """
 
 import time
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +19,9 @@ from primary.errors import KeyReused
 
 TABLE: Final = "_d1_idempotency"
 KEPT_S: Final = 24 * 3600
-ANSWER_BYTES_MAX: Final = 1_000_000
-"""A longer answer is stored without its rows: its retry is told that the write was done."""
+ANSWER_BYTES_MAX: Final = 256 * 1024
+"""A longer answer (packed) is not kept: the retry is told that the write was done, no more."""
+_PACKED_ABOVE: Final = 1024  # bytes; answers of many statements shrink to a twentieth
 _EXPIRED_PER_WRITE: Final = 20
 
 _CREATE: Final = (
@@ -32,6 +34,11 @@ _FIND: Final = f"SELECT request, answer FROM {TABLE} WHERE key = ?"
 _STORE: Final = f"INSERT INTO {TABLE} VALUES (?, ?, ?, ?)"
 _EXPIRE: Final = (
     f"DELETE FROM {TABLE} WHERE key IN (SELECT key FROM {TABLE} WHERE at < ? ORDER BY at LIMIT ?)"
+)
+_TOO_LONG: Final = (
+    b'{"result":[],"success":true,"errors":[],"messages":[{"code":0,"message":'
+    b'"this write was done by an earlier request with the same idempotency key; '
+    b'its answer was too long to be kept"}]}'
 )
 
 
@@ -61,7 +68,7 @@ def find_answer(sandbox: Sandbox, key: IdempotencyKey) -> bytes | None:
             f"the idempotency key {key.key!r} was used for another request; use a new key"
         )
     assert isinstance(answer, bytes)
-    return answer
+    return _unpacked(answer)
 
 
 def store_answer(sandbox: Sandbox, key: IdempotencyKey, answer: bytes) -> None:
@@ -70,4 +77,19 @@ def store_answer(sandbox: Sandbox, key: IdempotencyKey, answer: bytes) -> None:
     sandbox.execute_internal(_CREATE)
     sandbox.execute_internal(_INDEX)
     sandbox.execute_internal(_EXPIRE, (now - KEPT_S, _EXPIRED_PER_WRITE))
-    sandbox.execute_internal(_STORE, (key.key, key.request, answer, now))
+    sandbox.execute_internal(_STORE, (key.key, key.request, _packed(answer), now))
+
+
+def _packed(answer: bytes) -> bytes:
+    """What is stored: a byte that says how, then the answer."""
+    if len(answer) <= _PACKED_ABOVE:
+        return b"=" + answer
+    packed = b"z" + zlib.compress(answer, 1)
+    return packed if len(packed) <= ANSWER_BYTES_MAX else b"-"
+
+
+def _unpacked(stored: bytes) -> bytes:
+    kind, rest = stored[:1], stored[1:]
+    if kind == b"z":
+        return zlib.decompress(rest)
+    return rest if kind == b"=" else _TOO_LONG
