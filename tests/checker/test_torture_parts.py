@@ -133,4 +133,4 @@ def test_the_report_counts_and_keeps_what_was_violated(
     assert (report.lost, report.writes_acked, len(report.violations)) == (1, 1, 1)
     assert (tmp_path / "kills-1.jsonl").exists()
     assert "VIOLATION kills-1: lost: write 1" in capsys.readouterr().out
-    assert str(tmp_path) in report.line()
+    assert str(tmp_path) in report.line(is_kept=True)

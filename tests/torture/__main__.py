@@ -110,9 +110,10 @@ def main() -> int:
     report = Report(plan.seed, Path(tempfile.mkdtemp(prefix="d1-torture-")))
     report.say(f"seed {plan.seed}, {plan.kills} kills, in {report.folder}")
     asyncio.run(run(report, plan, options.only))
-    if not report.violations and not options.keep:
+    is_kept = bool(report.violations or options.keep)
+    if not is_kept:
         shutil.rmtree(report.folder, ignore_errors=True)
-    print(report.line(), flush=True)
+    print(report.line(is_kept=is_kept), flush=True)
     return 1 if report.violations else 0
 
 

@@ -77,8 +77,8 @@ class Report:
         for line in lines[:SHOWN_MAX]:
             self.say(f"VIOLATION {line}")
 
-    def line(self) -> str:
-        """The summary as one line of JSON."""
+    def line(self, *, is_kept: bool) -> str:
+        """The summary as one line of JSON; it names the folder if that `is_kept`."""
         fields: dict[str, object] = {
             "seed": self.seed,
             "kills": self.kills,
@@ -94,7 +94,7 @@ class Report:
             "secs": round(time.monotonic() - self.started, 1),
             "versions": versions(),
         }
-        if self.violations:
+        if is_kept:
             fields["kept"] = str(self.folder)
         return msgspec.json.encode(fields).decode()
 
