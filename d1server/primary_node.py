@@ -65,6 +65,7 @@ class PrimaryNode:
         served = ServedBy(config.name, config.region, is_primary=True)
         self._queries = PrimaryQueries(self.find, served)
         self._doors: list[ReplicaDoor] = []
+        self.replication_address: tuple[str, int]  # while running: where replicas call
 
     # --- life
 
@@ -78,6 +79,7 @@ class PrimaryNode:
         address = self._config.replication
         assert address is not None, "a primary has a replication address"
         server = await listen(address.host, address.port, self._welcome)
+        self.replication_address = server.sockets[0].getsockname()[:2]
         self._tasks.spawn(self._beat(), "heartbeats")
         self._tasks.spawn(
             close_idle(
