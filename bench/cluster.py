@@ -48,7 +48,7 @@ class Node:
     def check_alive(self) -> None:
         """Raise NodeFailed if the process has ended."""
         if self.process.poll() is not None:
-            raise NodeFailed(f"the {self.role} ended ({self.process.returncode}):{self._log_end()}")
+            raise NodeFailed(f"the {self.role} ended ({self.process.returncode}):{self.log_end()}")
 
     def wait_ready(self) -> None:
         """Return once the node says that it is ready to serve."""
@@ -64,7 +64,7 @@ class Node:
             finally:
                 client.close()
             time.sleep(0.05)
-        raise NodeFailed(f"the {self.role} is not ready after {START_S_MAX} s:{self._log_end()}")
+        raise NodeFailed(f"the {self.role} is not ready after {START_S_MAX} s:{self.log_end()}")
 
     def stop(self) -> None:
         """Stop the node as an operator would; kill it if it does not obey."""
@@ -76,7 +76,8 @@ class Node:
             self.process.kill()
             self.process.wait(STOP_S_MAX)
 
-    def _log_end(self) -> str:
+    def log_end(self) -> str:
+        """Return the last lines that the node wrote."""
         return "\n" + self.log.read_text(errors="replace")[-4000:]
 
 
@@ -134,6 +135,10 @@ def open_cluster(
         nodes.append(replica)
         replica.wait_ready()
         yield Cluster(folder, primary, replica)
+    except Exception:
+        for node in nodes:  # the reason is often in a log that is about to be erased
+            print(f"end of the {node.role}'s log:{node.log_end()}", file=sys.stderr)
+        raise
     finally:
         for node in reversed(nodes):
             node.stop()

@@ -7,7 +7,7 @@ from bench import processes
 from bench.client import counter_sum
 from bench.latency import summarize
 from bench.placement import Placement, default_placement
-from bench.suite import seq_of
+from bench.suite import sent_bytes_of, seq_of
 
 
 def test_percentiles_of_a_known_run() -> None:
@@ -60,6 +60,13 @@ def test_counter_is_summed_over_its_series() -> None:
     text = '# HELP a_total x\na_total{r="1"} 2.0\na_total{r="2"} 3.5\na_total_more 9\n'
     assert counter_sum(text, "a_total") == 5.5
     assert counter_sum(text, "b_total") is None
+
+
+def test_sent_bytes_are_summed_over_the_replicas() -> None:
+    """A primary's /status names each replica; one that says nothing is not zero bytes."""
+    assert sent_bytes_of('{"replicas":[{"sent_bytes":5},{"sent_bytes":7},{}]}') == 12
+    assert sent_bytes_of('{"replicas":[]}') is None
+    assert sent_bytes_of("{}") is None
 
 
 def test_sequence_of_a_bookmark() -> None:

@@ -21,7 +21,7 @@ from bench.suite import Scenario, Sizes, Suite, read_scenarios
 from bench.workloads import DATABASE, READ_SQL
 from tests.bench.conftest import STANDIN
 
-TINY = Sizes(run_s=0.1, warmup_s=0.05, lag_s=0.2, raw_s=0.05, extras=False)
+TINY = Sizes(run_s=0.1, warmup_s=0.05, lag_s=0.2, raw_s=0.05, extras=False, repeats_max=0)
 
 
 def job_for(port: int, workload: str, **changes: object) -> Job:
@@ -147,7 +147,6 @@ def test_raw_costs_are_ordered(tmp_path: Path) -> None:
 def test_whole_suite_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every scenario of the small slice ends up in the JSON and in the Markdown."""
     monkeypatch.setattr("bench.suite.READ_BACK_MAX", 8)
-    monkeypatch.setattr("bench.suite.REPEATS_MAX", 0)  # other tests may use the same core
     with open_cluster(primary_command=STANDIN, replica_command=STANDIN) as nodes:
         measured = Suite(nodes, default_placement(os.sched_getaffinity(0)), TINY).run()
     wanted = {scenario.name for scenario in read_scenarios(extras=False)}
