@@ -7,6 +7,7 @@ lock.
 
 import asyncio
 import logging
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -17,6 +18,7 @@ from d1server.config import NodeConfig, Role
 from d1server.datadir import open_data_dir
 from d1server.primary_node import PrimaryNode
 from d1server.replica_node import ReplicaNode
+from d1server.replication_metrics import ReplicationCollector
 from d1server.web.limits import HttpLimits
 from d1server.web.serve import serving
 from engine.files import Disk
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 SQLITE_MIN: Final = (3, 53, 2)
 """Earlier ones have the WAL-reset bug (fixed in 3.51.3) or CVE-2026-11824."""
 _IO_THREADS_MAX: Final = 8
+_DESCRIPTORS_MAX: Final = 65_536
 _READ_THREADS_MAX: Final = 8
 
 
@@ -42,6 +45,7 @@ async def run_node(config: NodeConfig) -> None:
     Raises `DataDirRefused`, `SqliteTooOld`, `OSError` (an address in use), `EngineError`.
     """
     check_sqlite(apsw.sqlite_lib_version())
+    raise_descriptor_limit()
     disk = Disk()
     with (
         open_data_dir(config.data_dir, config.role.value, disk) as data,
@@ -52,7 +56,13 @@ async def run_node(config: NodeConfig) -> None:
         limits = HttpLimits(body_bytes_max=config.body_bytes_max)
         async with (
             node.running(),
-            serving(node, config.listen.host, config.listen.port, limits=limits) as front,
+            serving(
+                node,
+                config.listen.host,
+                config.listen.port,
+                limits=limits,
+                collectors=[ReplicationCollector(node.status, resources.flush_s)],
+            ) as front,
         ):
             logger.info(
                 "%s %s (%s) serves http://%s:%s", config.role.value, config.name, config.region,
@@ -66,6 +76,14 @@ def check_sqlite(version: str) -> None:
     if tuple(map(int, version.split("."))) < SQLITE_MIN:
         wanted = ".".join(map(str, SQLITE_MIN))
         raise SqliteTooOld(f"SQLite {version} is not safe, {wanted} or newer is: update apsw")
+
+
+def raise_descriptor_limit() -> None:
+    """Use as many descriptors as the system allows: one a connection, about ten a database."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_MAX)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager

@@ -37,8 +37,7 @@ def answer_refusal(exc: Exception, bookmark: str | None = None) -> Answer:
     """The answer for what running a request raised; an unknown exception is our bug."""
     if isinstance(exc, StatementRefused):
         answer = refuse(Fault.SQL_REFUSED, exc.message, bookmark)
-        if exc.hint:
-            answer.body = encode_error(7500, exc.message, exc.hint)
+        answer.body = encode_error(7500, exc.message, exc.hint, exc.statement)
         return answer
     for kind, fault in _FAULTS:
         if isinstance(exc, kind):

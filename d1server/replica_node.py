@@ -66,6 +66,7 @@ class ReplicaNode:
             query_deadline_s=config.query_deadline_s,
         )
         self._active: dict[bytes, ReplicaDatabase] = {}
+        self._has_been_ready = False
 
     # --- life
 
@@ -253,8 +254,10 @@ class ReplicaNode:
                 reasons.append(f"database {name} is being copied: {copied[0]} of {copied[1]} bytes")
             elif database.lag_ms > self._config.ready_lag_s_max * 1000:
                 reasons.append(f"database {name} is {database.lag_ms / 1000:.1f} s behind")
-            elif not database.is_here:
+            elif database.is_late if self._has_been_ready else not database.is_here:
                 reasons.append(f"database {name} has not come from the primary yet")
+        # A node that was ready stays so while a database made a moment ago is on its way.
+        self._has_been_ready = self._has_been_ready or not reasons
         return not reasons, reasons
 
     def _name_of(self, key: bytes) -> str:

@@ -11,7 +11,13 @@ from d1server.refusals import answer_refusal
 from d1server.results import State, to_answer, to_reply_answer
 from d1server.router import BookmarkAge, Route, age_of, route_on_replica
 from d1server.web.errors import Fault, refuse
-from engine.errors import BudgetExceeded, DatabaseClosed, EngineError, StatementRefused
+from engine.errors import (
+    BudgetExceeded,
+    DatabaseClosed,
+    DatabaseDamaged,
+    EngineError,
+    StatementRefused,
+)
 from engine.ondemand import Retired
 from engine.transaction import Step, steps_of, writes
 from proto.api import ServedBy, Shape
@@ -83,27 +89,55 @@ class ReplicaQueries:
     async def _serve(self, request: QueryRequest, database: ReplicaDatabase) -> Answer:
         if request.constraint in (Constraint.NONE, Constraint.PRIMARY) or not database.is_here:
             return await self.forward(request)
+        steps = steps_of(request.statements)
+        route = await self._routed(request, steps, database)
+        waited_ms = 0.0
+        if route is Route.WAIT:  # not inside `used`: the commit may come with a copy of the file
+            started = time.perf_counter()
+            instead = await self._wait(request, database)
+            if instead is not None:
+                return instead
+            waited_ms = (time.perf_counter() - started) * 1000
+        if route is not Route.FORWARD:
+            answer = await self._served_here(request, steps, database, waited_ms)
+            if answer is not None:
+                return answer
+        return await self.forward(request)
+
+    async def _routed(
+        self, request: QueryRequest, steps: list[Step], database: ReplicaDatabase
+    ) -> Route:
         async with database.demand.used() as opened:
-            steps = steps_of(request.statements)
             age = _age(request, database, opened) if request.bookmark is not None else None
-            waited_ms = 0.0
-            route = _route(request, age, _may_write(steps, opened))
-            if route is Route.WAIT:
-                started = time.perf_counter()
-                instead = await self._wait(request, database, opened)
-                if instead is not None:
-                    return instead
-                waited_ms = (time.perf_counter() - started) * 1000
-                age = _age(request, database, opened)
-            if age in (BookmarkAge.FOREIGN, BookmarkAge.FORKED):
-                assert request.bookmark is not None
-                return refuse_bookmark(request.bookmark, age, opened.log.head)
-            try:
-                if route is Route.FORWARD or writes(opened.live.reader, steps):
-                    return await self.forward(request)
-                return await self._read(request, steps, database, opened, waited_ms)
-            except EngineError as exc:
-                return answer_refusal(exc, opened.applier.visible.text)
+            return _route(request, age, _may_write(steps, opened))
+
+    async def _served_here(
+        self,
+        request: QueryRequest,
+        steps: list[Step],
+        database: ReplicaDatabase,
+        waited_ms: float,
+    ) -> Answer | None:
+        """The answer from this replica's state; None: only the primary can give it."""
+        async with database.demand.used() as opened:
+            age = _age(request, database, opened) if request.bookmark is not None else None
+            if age not in (BookmarkAge.FOREIGN, BookmarkAge.FORKED):
+                try:
+                    if writes(opened.live.reader, steps):
+                        return None
+                    return await self._read(request, steps, database, opened, waited_ms)
+                except DatabaseDamaged as exc:
+                    database.stop_because(exc)
+                    return None
+                except EngineError as exc:
+                    return answer_refusal(exc, opened.applier.visible.text)
+            head = opened.log.head
+        assert request.bookmark is not None
+        # A database that took this name a moment ago may be known to the primary only.
+        try:
+            return await self.forward(request)
+        except ForwardFailed:
+            return refuse_bookmark(request.bookmark, age, head)
 
     async def _read(
         self,
@@ -120,9 +154,7 @@ class ReplicaQueries:
         state = _state(database, opened, waited_ms)
         return to_answer(results, request, self._served, state)
 
-    async def _wait(
-        self, request: QueryRequest, database: ReplicaDatabase, opened: OpenReplica
-    ) -> Answer | None:
+    async def _wait(self, request: QueryRequest, database: ReplicaDatabase) -> Answer | None:
         """Wait for the bookmark. None: serve now; else the answer that the policy gives."""
         assert request.bookmark is not None
         seq = request.bookmark.seq
@@ -132,7 +164,7 @@ class ReplicaQueries:
             if await _applied(database, seq, min(wait_s, _DOUBT_S)):
                 return None
             if seq > database.known_head.seq:
-                refused = await self._ask_about(request)
+                refused = await self._ask_about(request, deadline - time.monotonic())
                 if refused is not None:
                     return refused
             if await _applied(database, seq, deadline - time.monotonic()):
@@ -140,31 +172,34 @@ class ReplicaQueries:
         except TooManyWaiters:
             if request.on_timeout is not OnTimeout.PRIMARY:
                 raise
-        return await self._too_late(request, opened, wait_s)
+        return await self._too_late(request, database, wait_s)
 
-    async def _ask_about(self, request: QueryRequest) -> Answer | None:
+    async def _ask_about(self, request: QueryRequest, within_s: float) -> Answer | None:
         """Ask the primary whether this bookmark will ever come; its refusal, None if it will."""
+        if within_s <= 0:
+            return None
         try:
             reply = await self._forwarder.ask(
                 Forward(0, "bookmark", request.database, b"", constraint=_constraint_text(request)),
-                timeout_s=self._read_wait_s,
+                timeout_s=within_s,
             )
         except (ForwardFailed, OutcomeUnknown):
             return None  # the primary is away: wait as long as the request allows
         return None if reply.status == 200 else to_reply_answer(reply)
 
     async def _too_late(
-        self, request: QueryRequest, opened: OpenReplica, wait_s: float
+        self, request: QueryRequest, database: ReplicaDatabase, wait_s: float
     ) -> Answer | None:
         if request.on_timeout is OnTimeout.STALE:
             return None
         if request.on_timeout is OnTimeout.PRIMARY:
             return await self.forward(request)
+        here = database.applied_bookmark
         return refuse(
             Fault.READ_LATE,
-            f"this replica is at {opened.applier.visible} and did not reach {request.bookmark} "
+            f"this replica is at {here} and did not reach {request.bookmark} "
             f"within {wait_s * 1000:.0f} ms; retry, or send x-d1-on-timeout: primary",
-            opened.applier.visible.text,
+            here.text,
         )
 
     async def forward(self, request: QueryRequest) -> Answer:

@@ -18,7 +18,12 @@ class EngineError(Exception):
 
 
 class StatementRefused(EngineError):
-    """SQL that cannot be run as it is. The message is D1's text, `hint` says what to do."""
+    """SQL that cannot be run as it is. The message is D1's text, `hint` says what to do.
+
+    `statement`: which of a request's several statements it is, from 0.
+    """
+
+    statement: int | None = None
 
     def __init__(self, message: str, hint: str = "") -> None:
         """Carry D1's text in `message`; `hint` may be empty."""

@@ -10,9 +10,11 @@ not write may be marked clean by then. The flusher is finished, its owner is tol
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from engine.durability import DurabilityQueue
+from engine.durations import Histogram
 from engine.errors import LogFailed
 from engine.log import CommitLog
 from engine.threads import Threads
@@ -29,12 +31,15 @@ class Flusher:
         log: CommitLog,
         threads: Threads,
         *,
+        durations: Histogram,
         on_durable: Callable[[], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
         """Flush `log` on `threads`. `on_durable` after each flush, `on_failed` at most once."""
         self._log = log
         self._threads = threads
+        self._durations = durations
+        self._started_at = 0.0
         self._on_durable = on_durable
         self._on_failed = on_failed
         self._waiting = DurabilityQueue()
@@ -90,6 +95,7 @@ class Flusher:
     def _start(self) -> None:
         self._is_asked = False
         if self.failure is None and self._running is None and self._log.pending_bytes:
+            self._started_at = time.perf_counter()
             self._running = self._threads.start(self._log.flush)
             self._running.add_done_callback(self._flushed)
 
@@ -101,6 +107,7 @@ class Flusher:
         if error is not None:
             self.fail(error if isinstance(error, Exception) else LogFailed(str(error)))
             return
+        self._durations.add(time.perf_counter() - self._started_at)
         self._log.mark_durable(flush.result())
         self._start()  # the disk first, then the answers
         self._waiting.release(self._log.durable.seq)

@@ -1,7 +1,8 @@
 """What all databases of a node share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from engine.durations import Histogram
 from engine.files import Disk
 from engine.sandbox import SqlLimits
 from engine.threads import Threads
@@ -17,3 +18,4 @@ class Resources:
     readers: Threads  # SQL reads that take long
     query_deadline_s: float
     log_bytes_max: int  # per database; a replica further behind copies the file anew
+    flush_s: Histogram = field(default_factory=Histogram)  # of commit logs, fdatasync included

@@ -101,7 +101,7 @@ def read(
             return [run(sandbox, plan(sql), params)]
         sandbox.execute_internal("BEGIN")
         try:
-            return [run(sandbox, plan(sql), params) for sql, params in steps]
+            return _run_all(connection, steps)
         finally:
             sandbox.execute_internal("ROLLBACK")
 
@@ -118,11 +118,11 @@ def write(
     `before_commit` gets the results and may write our own rows into the same transaction.
     Raises `StatementRefused`; `BudgetExceeded` after `budget_s` seconds.
     """
-    sandbox, plan = connection.sandbox, connection.planner.plan
+    sandbox = connection.sandbox
     with sandbox.limit_time(budget_s):
         sandbox.execute_internal("BEGIN IMMEDIATE")
         try:
-            results = [run(sandbox, plan(sql), params) for sql, params in steps]
+            results = _run_all(connection, steps)
             if before_commit is not None:
                 before_commit(results)
             sandbox.execute_internal("COMMIT")
@@ -130,4 +130,18 @@ def write(
             if sandbox.connection.in_transaction:
                 sandbox.execute_internal("ROLLBACK")
             raise
+    return results
+
+
+def _run_all(connection: SqlConnection, steps: Sequence[Step]) -> list[StatementResult]:
+    """Run the steps in order; a refusal says which of several it was."""
+    sandbox, plan = connection.sandbox, connection.planner.plan
+    results: list[StatementResult] = []
+    try:
+        for sql, params in steps:
+            results.append(run(sandbox, plan(sql), params))
+    except StatementRefused as exc:
+        if len(steps) > 1:
+            exc.statement = len(results)
+        raise
     return results

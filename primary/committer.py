@@ -30,6 +30,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from engine.durations import Histogram
 from engine.errors import (
     BudgetExceeded,
     DatabaseDamaged,
@@ -88,6 +89,7 @@ class Committer:
         reads: Reads,
         *,
         threads: Threads,
+        durations: Histogram,
         spawn: Spawn,
         deadline_s: float,
         on_durable: Callable[[], None],
@@ -105,7 +107,9 @@ class Committer:
         self._on_fenced = on_fenced
         self._keep = keep
         self._writer = Writer(live, log)
-        self._flusher = Flusher(log, threads, on_durable=self._flushed, on_failed=self._fence)
+        self._flusher = Flusher(
+            log, threads, durations=durations, on_durable=self._flushed, on_failed=self._fence
+        )
         self._queue: deque[_Job] = deque()
         self._state = CommitterState.READY
         self._worker: asyncio.Task[None] | None = None

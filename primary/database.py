@@ -166,6 +166,7 @@ class PrimaryDatabase:
             log,
             reads,
             threads=resources.io,
+            durations=resources.flush_s,
             spawn=self._spawn,
             deadline_s=resources.query_deadline_s,
             on_durable=lambda: self._on_durable(self.uuid),

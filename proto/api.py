@@ -18,7 +18,7 @@ Pure. `encode_answer` and `decode_query` are on the path of each query: they avo
 import enum
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Never, TypeAlias
 
 import msgspec
@@ -68,6 +68,16 @@ class ServedBy:
     node: str
     region: str
     is_primary: bool
+    encoded: bytes = field(init=False, repr=False, compare=False)  # the same as members of `meta`
+
+    def __post_init__(self) -> None:
+        """Encode once what each answer says."""
+        encoded = b'"served_by":%b,"served_by_region":%b,"served_by_primary":%b' % (
+            orjson.dumps(_valid(self.node)),
+            orjson.dumps(_valid(self.region)),
+            b"true" if self.is_primary else b"false",
+        )
+        object.__setattr__(self, "encoded", encoded)
 
 
 @dataclass(slots=True)
@@ -198,12 +208,18 @@ def _explained(text: str) -> str:
     return f"{name}: {problem}" if name else f"the body: {problem}"
 
 
-def encode_error(code: int, message: str, hint: str = "") -> bytes:
-    """D1's envelope for an error. The hint goes into `messages`, beside D1's own text."""
+def encode_error(code: int, message: str, hint: str = "", statement: int | None = None) -> bytes:
+    """D1's envelope for an error. The hint goes into `messages`, beside D1's own text.
+
+    `statement`: which of several statements failed, from 0.
+    """
+    error: dict[str, object] = {"code": code, "message": _valid(message)}
+    if statement is not None:
+        error["statement"] = statement
     text = {
         "result": [],
         "success": False,
-        "errors": [{"code": code, "message": _valid(message)}],
+        "errors": [error],
         "messages": [{"code": code, "message": _valid(hint)}] if hint else [],
     }
     return orjson.dumps(text)
@@ -244,14 +260,12 @@ def _dumps(value: object) -> bytes:
 def _meta(result: StatementResult, served: ServedBy, extras: MetaExtras) -> bytes:
     duration = result.duration_ms
     return (
-        b'{"served_by":%b,"served_by_region":%b,"served_by_primary":%b,"duration":%.4f,'
+        b'{%b,"duration":%.4f,'
         b'"timings":{"sql_duration_ms":%.4f},"changes":%d,"last_row_id":%d,"changed_db":%b,'
         b'"size_after":%d,"rows_read":%d,"rows_written":%d,"total_attempts":%d,'
         b'"waited_ms":%.3f,"lag_ms":%.3f}'
         % (
-            orjson.dumps(served.node),
-            orjson.dumps(served.region),
-            b"true" if served.is_primary else b"false",
+            served.encoded,
             duration,
             duration,
             result.changes,

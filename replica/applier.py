@@ -27,6 +27,7 @@ from typing import Any, Final, TypeAlias
 
 import apsw
 
+from engine.durations import Histogram
 from engine.errors import DatabaseDamaged, EngineError, LogFailed
 from engine.flusher import Flusher
 from engine.live import LiveDatabase
@@ -69,6 +70,7 @@ class Applier:
         waiter: TokenWaiter,
         *,
         threads: Threads,
+        durations: Histogram,
         spawn: Spawn,
         on_moved: Callable[[], None],
         on_problem: Callable[[Exception], None],
@@ -82,7 +84,9 @@ class Applier:
         self._spawn = spawn
         self._on_moved = on_moved
         self._on_problem = on_problem
-        self._flusher = Flusher(log, threads, on_durable=on_moved, on_failed=self._stop_because)
+        self._flusher = Flusher(
+            log, threads, durations=durations, on_durable=on_moved, on_failed=self._stop_because
+        )
         self._state = ApplierState.INLINE
         self._worker: asyncio.Task[None] | None = None
         self._arrived: list[CommitPart] = []

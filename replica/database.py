@@ -37,6 +37,7 @@ from replica.waiter import TokenWaiter
 
 logger = logging.getLogger(__name__)
 
+_ARRIVES_S: Final = 2.0  # a new database is here within this, or says why not
 _ASK_AGAIN_S: Final = 1.0  # a copy is asked for at most so often
 
 
@@ -88,6 +89,7 @@ class ReplicaDatabase:
         self._copying: CopyUnderWay | None = None
         self._copy_asked_at = -_ASK_AGAIN_S
         self._said: Acked | None = None  # in the last `Ack`
+        self._known_since = time.monotonic()
         self.waiter = TokenWaiter(0)
         self.demand: OnDemand[OpenReplica] = OnDemand(self._open, self._close)
         self._look()
@@ -127,6 +129,11 @@ class ReplicaDatabase:
     def is_here(self) -> bool:
         """There is a sound state to read from, however old."""
         return self.waiter.applied > 0 and not self.problem
+
+    @property
+    def is_late(self) -> bool:
+        """It is not here and not brand-new: something holds it up."""
+        return not self.is_here and time.monotonic() - self._known_since > _ARRIVES_S
 
     @property
     def known_head(self) -> Bookmark:
@@ -221,7 +228,7 @@ class ReplicaDatabase:
         try:
             parts = [decode_part(raw) for raw in raw_parts]
         except ProtoError as exc:
-            self._stop_because(exc)
+            self.stop_because(exc)
             return
         self._received_bytes += sum(map(len, raw_parts))
         if parts[-1].is_last:
@@ -248,7 +255,7 @@ class ReplicaDatabase:
         try:
             current.applier.take(parts)
         except HistoryDiverged as exc:
-            self._stop_because(exc)
+            self.stop_because(exc)
 
     async def _drain(self) -> None:
         """Open the database and give it what came while it was closed."""
@@ -296,7 +303,7 @@ class ReplicaDatabase:
                 self.problem = ""
                 self._look()
         except (EngineError, HistoryDiverged, OSError) as exc:
-            self._stop_because(exc)
+            self.stop_because(exc)
             return
         finally:
             if self._copying is copying:
@@ -352,7 +359,7 @@ class ReplicaDatabase:
                 await self._make_first()
             return await self._recovered()
         except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
-            self._stop_because(exc)
+            self.stop_because(exc)
             raise NotHere(self.problem) from exc
 
     async def _make_first(self) -> None:
@@ -395,9 +402,10 @@ class ReplicaDatabase:
             reads,
             self.waiter,
             threads=resources.io,
+            durations=resources.flush_s,
             spawn=self._spawn,
             on_moved=self._moved,
-            on_problem=self._stop_because,
+            on_problem=self.stop_because,
         )
         return OpenReplica(log, live, reads, applier)
 
@@ -413,7 +421,7 @@ class ReplicaDatabase:
         opened.live.close()
         await self._resources.io.call(opened.log.close)
 
-    def _stop_because(self, error: Exception) -> None:
+    def stop_because(self, error: Exception) -> None:
         """Take the database out of service and have the primary send a copy."""
         if not self.problem:
             self.problem = str(error) or repr(error)

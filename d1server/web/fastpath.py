@@ -26,7 +26,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, cast
 
-from d1server.metrics import Histogram
 from d1server.query import Answer, QueryRequest
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
@@ -42,6 +41,7 @@ from d1server.web.limits import (
     WRITE_STALL_S_MAX,
 )
 from d1server.web.response import render_answer
+from engine.durations import Histogram
 
 NEVER: Final = float("inf")
 _NO_ALIAS: Final = b""
