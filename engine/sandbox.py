@@ -254,6 +254,7 @@ class Sandbox:
 
     def _prepare(self, sql: str, *, can_cache: bool) -> Prepared:
         self._found = Trait.NONE
+        self._denied = None
         parameters = sql.count("?")  # a guess, which saves an exception
         try:
             try:
@@ -275,23 +276,20 @@ class Sandbox:
     ) -> list[tuple[SqlValue, ...]]:
         """Run one of the server's own statements, past the authorizer and the clock.
 
-        Raises `StatementRefused` for a constraint (a deferred foreign key at COMMIT), and what
-        `run` raises for a request that is stopped; `apsw.Error` otherwise.
+        Raises what `run` raises: `StatementRefused` for a deferred foreign key at COMMIT, too.
         """
         self._is_internal = True
         try:
             return self.cursor.execute(_marked(sql), params).fetchall()
-        except apsw.ConstraintError as exc:
-            raise StatementRefused(describe_error(exc)) from exc
-        except apsw.InterruptError as exc:  # of the request's statements, a moment too late
-            raise self._stopped() from exc
+        except apsw.Error as exc:
+            raise self.refusal(exc) from exc
         finally:
             self._is_internal = False
 
     def vacuum(self) -> None:
         """Run VACUUM on the writer; it needs one attached database, which nobody else may have.
 
-        Raises `apsw.Error`.
+        Raises `StatementRefused` (a full disk), `DatabaseDamaged`.
         """
         self.connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)
         try:
@@ -337,17 +335,20 @@ class Sandbox:
         self._restore_settings()
 
     def check_time(self) -> None:
-        """Raise what `run` raises if the request was stopped between two statements."""
-        if self._watch.stopped_for and not self.is_inline:
+        """Raise what `run` raises if the watchdog stopped the request between two statements."""
+        if self._watch.stopped_for:
             raise self._stopped()
 
     def interrupt(self) -> None:
         """Stop the statement that runs now, if any. From any thread."""
-        self.connection.interrupt()
+        try:
+            self.connection.interrupt()
+        except apsw.ConnectionClosedError:
+            pass  # nothing runs any more
 
     def _interrupt_callers(self) -> None:
         if not self._is_internal:
-            self.connection.interrupt()
+            self.interrupt()
 
     def close(self) -> None:
         """Close the connection."""
@@ -360,13 +361,13 @@ class Sandbox:
 
     def refusal(self, exc: Exception) -> Exception:
         """Turn what apsw raised for SQL from outside into an error of the engine."""
-        denied, self._denied = self._denied, None
         if isinstance(exc, apsw.InterruptError):
             return self._stopped()
+        if isinstance(exc, apsw.Error):
+            return DatabaseDamaged(describe_error(exc)) if is_damage(exc) else self._refused(exc)
         if isinstance(exc, UnicodeDecodeError):
             return StatementRefused(
-                "a TEXT value is not valid UTF-8",
-                "read it as a blob: CAST(column AS BLOB)",
+                "a TEXT value is not valid UTF-8", "read it as a blob: CAST(column AS BLOB)"
             )
         if isinstance(exc, UnicodeEncodeError):
             return StatementRefused(
@@ -374,13 +375,17 @@ class Sandbox:
             )
         if isinstance(exc, OverflowError):
             return StatementRefused("integer overflow: a parameter has more than 64 bits")
-        if not isinstance(exc, apsw.Error):
-            return exc
-        if is_damage(exc):
-            return DatabaseDamaged(describe_error(exc))
-        if denied is not None and denied[0] in (apsw.SQLITE_TRANSACTION, apsw.SQLITE_SAVEPOINT):
+        return exc
+
+    def _refused(self, exc: apsw.Error) -> StatementRefused:
+        denied, self._denied = self._denied, None
+        text = describe_error(exc)
+        if denied is None or not ("not authorized" in text or "is prohibited" in text):
+            return StatementRefused(text, hint_for(exc))
+        action, reason = denied
+        if action in (apsw.SQLITE_TRANSACTION, apsw.SQLITE_SAVEPOINT):
             return StatementRefused(_TRANSACTION_TEXT)
-        return StatementRefused(describe_error(exc), denied[1] if denied else hint_for(exc))
+        return StatementRefused(text, reason)
 
     def _stopped(self) -> Exception:
         if self.is_inline:

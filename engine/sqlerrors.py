@@ -4,6 +4,8 @@ Clients match these texts, so SQLite's own message stands first and whole:
 `<message>[ at offset <byte in the SQL>]: <code>[ (extended: <extended code>)]`.
 """
 
+from typing import Final
+
 import apsw
 
 
@@ -26,12 +28,20 @@ def _detail(exc: apsw.Error, name: str, otherwise: int) -> int:
     return value
 
 
+_NOT_THE_FILE: Final = frozenset(
+    {
+        apsw.SQLITE_CORRUPT_VTAB,  # an FTS index that its own caller has put out of step
+        apsw.SQLITE_IOERR_GETTEMPPATH,  # no folder for temporary files
+        apsw.SQLITE_IOERR_NOMEM,
+    }
+)
+
+
 def is_damage(exc: apsw.Error) -> bool:
     """Whether the database file, rather than the statement, is at fault."""
     if not isinstance(exc, (apsw.CorruptError, apsw.NotADBError, apsw.IOError)):
         return False
-    # SQLITE_CORRUPT_VTAB is an FTS index that its own caller has put out of step.
-    return _detail(exc, "extendedresult", 0) != apsw.SQLITE_CORRUPT_VTAB
+    return _detail(exc, "extendedresult", 0) not in _NOT_THE_FILE
 
 
 def _code_name(code: int) -> str:

@@ -16,8 +16,9 @@ Invariants:
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import islice
-from typing import Any, Final, Never
+from itertools import chain, islice
+from operator import length_hint
+from typing import Final, Never
 
 import apsw
 
@@ -32,11 +33,11 @@ __all__ = ["Plan", "Planner", "run", "split"]
 WRONG_BINDINGS: Final = "Wrong number of parameter bindings for SQL query."
 
 _TEXT_KEPT_MAX: Final = 16_384  # characters; apsw keeps no longer statement either
-_ROWS_AT_ONCE: Final = 16
+_ROWS_FIRST: Final = 16  # between two counts; a row may have 100 values of 2 MB
+_ROWS_NEXT: Final = 64
 _VALUE_BYTES: Final = 16  # about what a value costs beside its text
 _INLINE_AGAIN: Final = 64  # runs on a thread, after one that was too slow for the event loop
 _NEVER: Final = -1
-_SIZED: Final[frozenset[object]] = frozenset({str, bytes})
 
 
 class Plan:
@@ -99,8 +100,9 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
     assert sandbox.is_in_request, "statements run within limit_time"
     if len(params) != plan.parameters:
         raise StatementRefused(WRONG_BINDINGS, f"it takes {plan.parameters}, not {len(params)}")
-    sandbox.check_time()
-    if plan.not_inline and sandbox.is_inline:
+    if not sandbox.is_inline:
+        sandbox.check_time()
+    elif plan.not_inline:
         _refuse_inline(plan)
     connection, prepares, writes = sandbox.connection, sandbox.prepares, plan.writes
     changes_before = connection.total_changes() if writes else 0
@@ -110,10 +112,10 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
         cursor = sandbox.cursor.execute(plan.sql, params)
         if sandbox.prepares != prepares and plan.columns:
             plan.columns = _columns_now(sandbox, plan, cursor)
-        rows = list(islice(cursor, _ROWS_AT_ONCE))
+        rows = list(islice(cursor, _ROWS_FIRST))
         if rows:
             _count(sandbox, rows)
-            if len(rows) == _ROWS_AT_ONCE:
+            if len(rows) == _ROWS_FIRST:
                 _step_on(sandbox, cursor, rows)
     except Exception as exc:
         _fail(sandbox, plan, exc)
@@ -144,17 +146,13 @@ def _columns_now(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> tuple[str
 
 
 def _step_on(sandbox: Sandbox, cursor: apsw.Cursor, rows: list[tuple[SqlValue, ...]]) -> None:
-    while more := list(islice(cursor, _ROWS_AT_ONCE)):
+    while more := list(islice(cursor, _ROWS_NEXT)):
         _count(sandbox, more)
         rows += more
 
 
-def _count(sandbox: Sandbox, rows: list[tuple[Any, ...]]) -> None:
-    text = 0
-    for row in rows:
-        for value in row:
-            if value.__class__ in _SIZED:
-                text += len(value)
+def _count(sandbox: Sandbox, rows: list[tuple[SqlValue, ...]]) -> None:
+    text = sum(map(length_hint, chain.from_iterable(rows)))  # 0 for numbers and NULL
     sandbox.result_bytes += text + _VALUE_BYTES * len(rows) * len(rows[0])
     if sandbox.result_bytes > sandbox.limits.result_bytes_max:
         raise ResultTooLarge(

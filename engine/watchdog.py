@@ -17,7 +17,7 @@ from typing import Final
 
 import apsw
 
-from engine.spill import spilled_bytes
+from engine.usage import resident_bytes, spilled_bytes
 
 TIME: Final = "time"
 _LOOK_S: Final = 0.05
@@ -30,9 +30,10 @@ class Watch:
 
     interrupt: Callable[[], None]  # from any thread
     stop_at: float  # by time.monotonic()
-    memory_bytes_max: int  # what it may add to the process's SQLite memory
+    memory_bytes_max: int  # what it may add to SQLite's memory; twice that to the process's
     spill_bytes_max: int  # in temporary files of the whole process
-    memory_at_start: int = 0
+    memory_at_start: int = 0  # SQLite's, of the whole process
+    resident_at_start: int = 0
     stopped_for: str = ""  # TIME, or what it needed too much of
 
 
@@ -48,6 +49,7 @@ class Watchdog:
     def add(self, watch: Watch) -> None:
         """Watch a request from now on."""
         watch.memory_at_start = apsw.memory_used()
+        watch.resident_at_start = resident_bytes()
         with self._changed:
             self._watched.add(watch)
             if self._thread is None:
@@ -71,20 +73,28 @@ class Watchdog:
                 self._changed.wait(min(max(earliest - now, 0.001), _LOOK_S))
                 looks += 1
                 spilled = spilled_bytes() if looks % _LOOKS_PER_SPILL_COUNT == 0 else 0
+                resident = resident_bytes()
                 for watch in self._watched:
-                    _look_at(watch, spilled)
+                    _look_at(watch, spilled, resident)
 
 
-def _look_at(watch: Watch, spilled: int) -> None:
+def _look_at(watch: Watch, spilled: int, resident: int) -> None:
     if not watch.stopped_for:
-        if time.monotonic() >= watch.stop_at:
-            watch.stopped_for = TIME
-        elif apsw.memory_used() - watch.memory_at_start > watch.memory_bytes_max:
-            watch.stopped_for = f"more than {watch.memory_bytes_max} bytes of memory"
-        elif spilled > watch.spill_bytes_max:
-            watch.stopped_for = "more room for temporary files than there is"
+        watch.stopped_for = _excess(watch, spilled, resident)
     if watch.stopped_for:  # again each time: the next statement of the request may have begun
         watch.interrupt()
+
+
+def _excess(watch: Watch, spilled: int, resident: int) -> str:
+    if time.monotonic() >= watch.stop_at:
+        return TIME
+    memory = apsw.memory_used() - watch.memory_at_start
+    # The rows read so far are Python's. Others' memory counts here too, hence the slack.
+    if max(memory, (resident - watch.resident_at_start) // 2) > watch.memory_bytes_max:
+        return f"more than {watch.memory_bytes_max} bytes of memory"
+    if spilled > watch.spill_bytes_max:
+        return "more room for temporary files than there is"
+    return ""
 
 
 WATCHDOG: Final = Watchdog()

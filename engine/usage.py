@@ -1,4 +1,4 @@
-"""How much the temporary files of SQLite hold, and where they are.
+"""What this process uses now: room for temporary files, and memory.
 
 A large sort or a DISTINCT over many rows spills into files that SQLite deletes as soon as
 they are open: no folder lists them, and SQLite counts them only after the statement has
@@ -15,6 +15,8 @@ from typing import Final
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _DELETED: Final = " (deleted)"
+_MEMORY: Final = Path("/proc/self/statm")  # in pages: size, resident, ...
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def spill_folder() -> Path:
@@ -36,3 +38,11 @@ def spilled_bytes() -> int:
                 if target.endswith(_DELETED) and target.startswith(within):
                     total += descriptor.stat().st_size
     return total
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    try:
+        return int(_MEMORY.read_bytes().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0
