@@ -201,6 +201,7 @@ class Injector:
                 block = self._block = self._open_block(frame)
             assert block.first_frame + block.count == frame, "the index lags behind the frames"
             some = pgnos[: block.capacity - block.count]
+            assert some, f"block {block.number} is full"
             at = block.offset + 4 * block.count
             self._disk.pwrite(self._shm, struct.pack(f"={len(some)}I", *some), at)
             self._write_slots(block, block.add(some))

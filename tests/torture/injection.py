@@ -5,7 +5,8 @@
 A source database gets random commits, deletes, index builds and VACUUMs by SQL; a second one
 follows by injection alone: commit by commit, several merged, large ones in pieces, some
 aborted in the middle and done again. Readers in processes and in a thread check every
-snapshot (`injection_reader.py`). Whenever both WALs are empty, and at the end, the two files
+snapshot (`injection_reader.py`); the index is compared with the WAL entry by entry
+(`wal_index_check.py`). Whenever both WALs are empty, and at the end, the two files
 must be equal byte for byte, and the page checksums that were kept along must be the file's.
 """
 
@@ -42,6 +43,7 @@ from tests.torture.injection_reader import (
     SnapshotReader,
     gate_of,
 )
+from tests.torture.wal_index_check import check_wal_index
 
 REPO = Path(__file__).resolve().parent.parent.parent
 ITEMS_MAX = 4000
@@ -227,6 +229,9 @@ class Injection:
             self._checkpoint(self._dice.choice(("PASSIVE", "FULL", "RESTART")))
         if self._dice.random() < 0.005:
             self._source.checkpoint()
+        if self._dice.random() < 0.01:
+            check_wal_index(self._follower.files)
+            self._report.done["index checked"] += 1
         if self._follower.injector.wal_frames < self._frames_wanted or self._dice.random() < 0.9:
             return
         if self._checkpoint("TRUNCATE"):
