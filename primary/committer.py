@@ -114,7 +114,7 @@ class Committer:
         self._state = CommitterState.READY
         self._worker: asyncio.Task[None] | None = None
         self._advancing: asyncio.Task[None] | None = None  # the base, beside the writes
-        self._checkpoint_at = CHECKPOINT_FRAMES
+        self._moved = 0  # frames of the WAL when it was last checkpointed, whole or in part
         self._base_at_bytes = log.bytes_total
 
     @property
@@ -319,7 +319,10 @@ class Committer:
         self._on_fenced(error)
 
     def _is_checkpoint_due(self) -> bool:
-        return self._writer.wal_frames >= self._checkpoint_at
+        frames = self._writer.wal_frames
+        if frames < self._moved:
+            self._moved = 0  # the WAL has begun anew
+        return frames - self._moved >= CHECKPOINT_FRAMES
 
     async def _checkpoint(self) -> None:
         """Move the WAL into the file; everything is durable and the writer is ours."""
@@ -328,12 +331,9 @@ class Committer:
                 done = await self._threads.call(self._live.checkpoint, restart=True)
         else:
             done = await self._threads.call(self._live.checkpoint)
-        # Held up by a reader: the next try after as many frames again.
-        self._checkpoint_at = CHECKPOINT_FRAMES
-        if not done.is_whole:
-            self._checkpoint_at += self._writer.wal_frames
-        else:
-            self._writer.wal_frames = 0
+        # A reader may have held some up, or may keep the WAL from beginning anew: the next
+        # try comes after as many frames again.
+        self._moved = self._writer.wal_frames = done.frames
         is_far = self._log.bytes_total - self._base_at_bytes >= BASE_LOG_BYTES
         if done.is_whole and is_far and self._advancing is None:
             self._advancing = self._spawn(

@@ -43,6 +43,7 @@ WINDOW_BYTES: Final = 32 * 1024 * 1024
 _MESSAGE_BYTES: Final = 512 * 1024  # of commits: small enough to interleave databases
 _COPY_PAGES: Final = 256  # of a file copy per message: 1 MiB
 _COPIES_AT_ONCE: Final = 2
+_CATCHING_UP_AT_ONCE: Final = 16  # each holds its database open
 _TRY_AGAIN_S: Final = 1.0
 
 Find: TypeAlias = Callable[[bytes], PrimaryDatabase | None]
@@ -64,6 +65,7 @@ class ReplicaFeed:
         self._written: dict[bytes, int] = {}
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._copies = asyncio.Semaphore(_COPIES_AT_ONCE)
+        self._places = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
         self._told: dict[bytes, Bookmark] = {}
         self._acked = asyncio.Event()
 
@@ -172,7 +174,8 @@ class ReplicaFeed:
         """Do the work, again and again while the database is in trouble."""
         while True:
             try:
-                return await work()
+                async with self._places:
+                    return await work()
             except (DatabaseStopped, DatabaseClosed, OSError) as exc:
                 logger.warning("feeding %s to %s: %s", uuid.hex(), self.link.peer, exc)
                 await asyncio.sleep(_TRY_AGAIN_S)
