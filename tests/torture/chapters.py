@@ -26,12 +26,18 @@ Happening = Callable[[Load], Awaitable[None]]
 
 
 async def run_chapter(
-    cluster: Cluster, report: Report, name: str, seed: int, happening: Happening
+    cluster: Cluster,
+    report: Report,
+    name: str,
+    happening: Happening,
+    *,
+    seed: int,
+    is_heavy: bool = False,
 ) -> None:
     """Run sessions on the new database `name` while `happening` lasts; check everything."""
     loads: list[Load] = []
     try:
-        load = await open_load(cluster, name, seed)
+        load = await open_load(cluster, name, seed, is_heavy=is_heavy)
         loads.append(load)
         async with asyncio.TaskGroup() as group:
             sessions = [group.create_task(load.run_session()) for _ in range(SESSIONS)]

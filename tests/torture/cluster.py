@@ -34,6 +34,8 @@ START_S_MAX = 30.0  # a start replays the log since the last base
 STOP_S_MAX = 10.0  # a clean stop is promised within 5 s, on a machine with nothing else to do
 CATCH_UP_S_MAX = 30.0
 POLL_S = 0.02
+LOG_BYTES_MAX = "8MiB"  # so that logs are trimmed, and replicas that were away copy the file
+REPLICA_REGIONS = ("WEUR", "APAC", "OC")
 PORTS = range(21_000, 29_000)  # below the ports that the system gives to outgoing connections
 REPO = Path(__file__).resolve().parents[2]
 PR_SET_PDEATHSIG = 1
@@ -93,6 +95,7 @@ class NodeProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "PYTHONFAULTHANDLER": "1"},
                 preexec_fn=_child_setup(file_bytes_max),
             )
 
@@ -119,6 +122,14 @@ class NodeProcess:
             process.send_signal(signal.SIGKILL)
             await process.wait()
 
+    async def abort(self) -> str:
+        """End a node that hangs; return where its threads are, by its own word."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.send_signal(signal.SIGABRT)
+            await process.wait()
+        return self.log_tail(60)
+
     async def stop(self) -> float:
         """Stop it with SIGTERM and return how long that took. Raises Trouble if it ends badly."""
         self.assert_alive()
@@ -130,9 +141,8 @@ class NodeProcess:
             async with asyncio.timeout(STOP_S_MAX):
                 code = await process.wait()
         except TimeoutError:
-            raise Trouble(
-                f"{self.name} did not stop in {STOP_S_MAX} s:\n{self.log_tail()}"
-            ) from None
+            where = await self.abort()
+            raise Trouble(f"{self.name} did not stop in {STOP_S_MAX} s:\n{where}") from None
         self._process = None
         if code != 0:
             raise Trouble(f"{self.name} stopped with {code}:\n{self.log_tail()}")
@@ -195,9 +205,9 @@ class Cluster:
             while (reason := await self._not_ready(node)) != "":
                 node.assert_alive()
                 if time.monotonic() > deadline:
+                    where = await node.abort()
                     raise Trouble(
-                        f"{node.name} is not ready after {START_S_MAX} s ({reason}):\n"
-                        f"{node.log_tail()}"
+                        f"{node.name} is not ready after {START_S_MAX} s ({reason}):\n{where}"
                     )
                 await asyncio.sleep(POLL_S)
 
@@ -330,25 +340,14 @@ def plan_cluster(folder: Path, replicas: int) -> Cluster:
     folder.mkdir(parents=True, exist_ok=True)
     http, link, *others = free_ports(2 + replicas, random.Random(os.getpid() ^ time.time_ns()))
     at = "127.0.0.1"
-    arguments = ["primary", "--listen", f"{at}:{http}", "--replication", f"{at}:{link}"]
-    primary = NodeProcess("primary", folder, http, [*arguments, "--region", "ENAM"])
-    following = [
-        NodeProcess(
-            f"replica-{index}",
-            folder,
-            port,
-            [
-                "replica",
-                "--listen",
-                f"{at}:{port}",
-                "--primary",
-                f"{at}:{link}",
-                "--region",
-                region,
-            ],
-        )
-        for index, (port, region) in enumerate(zip(others, ["WEUR", "APAC", "OC"], strict=False), 1)
-    ]
+    limit = ("--log-bytes-max", LOG_BYTES_MAX)
+    served = ["primary", "--listen", f"{at}:{http}", "--replication", f"{at}:{link}"]
+    primary = NodeProcess("primary", folder, http, [*served, "--region", "ENAM", *limit])
+    following = []
+    for index, (port, region) in enumerate(zip(others, REPLICA_REGIONS, strict=False), 1):
+        follows = ["replica", "--listen", f"{at}:{port}", "--primary", f"{at}:{link}"]
+        arguments = [*follows, "--region", region, *limit]
+        following.append(NodeProcess(f"replica-{index}", folder, port, arguments))
     return Cluster(folder, primary, following)
 
 

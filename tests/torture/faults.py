@@ -88,7 +88,7 @@ async def _run_fault(cluster: Cluster, report: Report, fault: Fault, seed: int) 
         await primary.kill()  # whether it fenced itself, ended, or never noticed
         await cluster.start()
 
-    await run_chapter(cluster, report, fault.name, seed, happening)
+    await run_chapter(cluster, report, fault.name, happening, seed=seed)
 
 
 async def _wait_ready_or_ended(cluster: Cluster, report: Report, fault: Fault) -> None:

@@ -16,6 +16,7 @@ from tests.torture.sessions import Load
 
 STRIKES_PER_CHAPTER = 10
 CHAPTERS_KEPT = 3
+HEAVY_EVERY = 4  # chapters: one has large commits, checkpoints, trimmed logs, file copies
 BEFORE_S_MAX = 0.4  # of load before a strike
 DOWN_S_MAX = 0.4
 PAUSE_S_MAX = 0.6
@@ -110,9 +111,8 @@ class Nemesis:
             while self._load.answers_by_node[node.name] < before[node.name] + PROGRESS_REQUESTS:
                 node.assert_alive()
                 if time.monotonic() > deadline:
-                    raise Trouble(
-                        f"{node.name} is ready and yet answers nothing:\n{node.log_tail()}"
-                    )
+                    where = await node.abort()
+                    raise Trouble(f"{node.name} is ready and yet answers nothing:\n{where}")
                 await asyncio.sleep(0.01)
 
 
@@ -130,7 +130,9 @@ async def run_kills(cluster: Cluster, report: Report, *, kills: int, seed: int) 
             for _ in range(count):
                 await nemesis.strike()
 
-        await run_chapter(cluster, report, f"kills-{chapter}", seed, strikes_on)
+        is_heavy = chapter % HEAVY_EVERY == 2
+        name = f"kills-{chapter}"
+        await run_chapter(cluster, report, name, strikes_on, seed=seed, is_heavy=is_heavy)
         report.say(f"chapter {chapter}: {report.kills} of {target} kills")
         if chapter > CHAPTERS_KEPT and not report.violations:
             await cluster.delete(f"kills-{chapter - CHAPTERS_KEPT}")
@@ -145,4 +147,4 @@ async def run_sessions(cluster: Cluster, report: Report, *, seconds: float, seed
             await asyncio.sleep(min(2.0, seconds / 4))
             await cluster.vacuum(load.database)
 
-    await run_chapter(cluster, report, "sessions", seed, vacuums_on)
+    await run_chapter(cluster, report, "sessions", vacuums_on, seed=seed, is_heavy=True)

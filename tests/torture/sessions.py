@@ -202,7 +202,7 @@ class Load:
             await transport.close()
 
 
-async def open_load(cluster: Cluster, database: str, seed: int) -> Load:
+async def open_load(cluster: Cluster, database: str, seed: int, *, is_heavy: bool = False) -> Load:
     """Create a database with its tables, and wait until every node has them."""
     await cluster.create(database)
     transports = {
@@ -222,7 +222,7 @@ async def open_load(cluster: Cluster, database: str, seed: int) -> Load:
         database=database,
         rng=rng,
         base=await _head(cluster, database),
-        workload=Workload(rng),
+        workload=Workload(rng, is_heavy=is_heavy),
         transports=transports,
     )
 

@@ -3,7 +3,8 @@
 Four kinds of values share one database: lists that are appended to, accounts among which money
 moves, registers that are replaced and counters that are added to. Every write is one batch:
 its changes and its row in the ledger, sometimes with blobs that come and go, so that commits
-have few pages and many, and the file grows, shrinks and is worth a VACUUM.
+have few pages and many, and the file grows, shrinks and is worth a VACUUM. A *heavy* load has
+commits of up to 12 MB as well: in parts, with checkpoints, trimmed logs and copies of the file.
 """
 
 import random
@@ -24,6 +25,8 @@ LIST_ELEMENTS = 40  # about so many are appended before the lists of this moment
 LISTS = 3  # at a time
 BLOBS = 60
 BLOB_BYTES_MAX = 9000
+HEAVY_SHARE = 0.012  # of the writes under a heavy load
+HEAVY_PAGES_MAX = 3000  # of 4 KiB
 
 SCHEMA = """
 CREATE TABLE ledger (place INTEGER PRIMARY KEY, id INTEGER NOT NULL);
@@ -41,6 +44,10 @@ ADD = "UPDATE numbers SET value = value + ?2 WHERE key = ?1"
 ASSIGN = "UPDATE numbers SET value = ?2 WHERE key = ?1"
 LEDGER = "INSERT INTO ledger (id) VALUES (?1)"
 PUT_BLOB = "INSERT OR REPLACE INTO blobs (id, size, body) VALUES (?1, ?2, randomblob(?2))"
+PUT_MANY_BLOBS = (
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) "
+    "INSERT OR REPLACE INTO blobs (id, size, body) SELECT 1000 + i, 4000, randomblob(4000) FROM n"
+)
 DROP_BLOBS = "DELETE FROM blobs WHERE id % ?1 = 0"
 READ_LIST = "SELECT elements FROM lists WHERE key = ?1"
 READ_NUMBER = "SELECT value FROM numbers WHERE key = ?1"
@@ -79,8 +86,9 @@ def setup_statements() -> list[Sql]:
 class Workload:
     """Random writes and reads of one database; the numbers of writes are their ids."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, *, is_heavy: bool = False) -> None:
         self._rng = rng
+        self._heavy_share = HEAVY_SHARE if is_heavy else 0.0
         self.writes = 0
 
     def next_write(self) -> tuple[int, tuple[Change, ...], list[Sql]]:
@@ -96,6 +104,8 @@ class Workload:
                 statements.append(Sql(PUT_BLOB, (self._rng.randrange(BLOBS), size)))
         elif luck < 0.18:
             statements.append(Sql(DROP_BLOBS, (self._rng.randint(2, 7),)))
+        elif luck > 1 - self._heavy_share:
+            statements.append(Sql(PUT_MANY_BLOBS, (self._rng.randint(1, HEAVY_PAGES_MAX),)))
         return self.writes, changes, statements
 
     def next_read(self) -> list[Question]:
