@@ -4,11 +4,15 @@ Each attack is refused, or stopped in time; afterwards no file was written, the 
 table is as it was, and the database still answers.
 """
 
+import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.errors import StatementRefused
 from engine.statements import split
@@ -224,6 +228,14 @@ def read_all(session: SqlSession, sql: str) -> None:
         session.read(piece)
 
 
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlSession]:
+    """A database of the same make, for texts that may well change it."""
+    with open_session(tmp_path_factory.mktemp("playground")) as session:
+        session.write(SCHEMA)
+        yield session
+
+
 def assert_unharmed(session: SqlSession) -> None:
     """No file but the database's, and everything in it as before."""
     names = {path.name for path in session.folder.iterdir()}
@@ -326,3 +338,70 @@ def test_what_d1_allows_runs(fresh: SqlSession) -> None:
         "SELECT highlight(ft, 0, '<', '>'), snippet(ft, 0, '', '', '', 5), bm25(ft) < 0 "
         "FROM ft WHERE ft MATCH 'hello' ORDER BY rank"
     ) == [("<hello> world", "hello world", 1)]
+
+
+QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|/\*.*?\*/""")
+GAPS = [" ", "\n", "\t", " /* ; ' */ ", "/**/", " -- x ' ;\n", "\r\n", "\f"]
+
+
+def disguised(attack: str, choices: random.Random) -> str:
+    """Write the same SQL differently: other cases, and comments for blanks."""
+    pieces: list[str] = []
+    at = 0
+    for quoted in [*QUOTED.finditer(attack), None]:
+        end = len(attack) if quoted is None else quoted.start()
+        for character in attack[at:end]:
+            if character == " ":
+                pieces.append(choices.choice(GAPS))
+            else:
+                pieces.append(choices.choice([character.upper(), character.lower()]))
+        if quoted is not None:
+            pieces.append(quoted[0])
+            at = quoted.end()
+    return "".join(pieces)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from([sql for sql in REFUSED if sql.isascii()]), st.randoms())
+def test_disguised_attack_is_refused(
+    session: SqlSession, attack: str, choices: random.Random
+) -> None:
+    """It is SQLite's parser that tells, not a pattern: how it is written does not matter."""
+    sql = disguised(attack, choices).replace("{folder}", str(session.folder))
+    with pytest.raises(StatementRefused):
+        session.write(sql)
+    assert session.hidden() == [("k", "hidden")]
+
+
+FRAGMENTS = [
+    *("SELECT", "*", "FROM", "INSERT INTO", "VALUES", "(", ")", ",", "UPDATE", "SET", "="),
+    *("DELETE FROM", "WHERE", "CREATE", "TABLE", "VIEW", "TRIGGER", "INDEX", "ON", "TEMP", "AS"),
+    *("DROP", "ALTER TABLE", "RENAME TO", "REFERENCES", "ATTACH", "DETACH", "VACUUM", "INTO"),
+    *("PRAGMA", "BEGIN", "END", "COMMIT", "SAVEPOINT", "EXPLAIN", "WITH", "RETURNING", "UNION"),
+    *("t", "_d1_secret", "_cf_x", "spy", "bugged", "ft", "rt", "outside", "pragma_table_info"),
+    *("sqlite_master", "temp.", "main.", "a", "key", "value", "id", "1", "NULL", "?", ":x", "''"),
+    *("'x'", '"_d1_secret"', "[t]", "'{folder}/evil.db'", "synchronous", "table_info", "optimize"),
+    *("foreign_keys", "count(*)", "randomblob(9)", "load_extension('x')", "sqlite_version()"),
+    *(";", ";", "--", "/*", "*/", "\n", "AFTER INSERT ON t BEGIN", "USING fts5(a)", "'", '"'),
+]
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=14), st.booleans())
+def test_heap_of_fragments_does_no_harm(
+    playground: SqlSession, fragments: list[str], on_reader: bool
+) -> None:
+    """Any text gives results or a refusal; the server's table and the folder stay as they are."""
+    session = playground
+    sql = " ".join(fragments).replace("{folder}", str(session.folder))
+    try:
+        if on_reader:
+            read_all(session, sql)
+        else:
+            session.write(f"{sql}; SELECT json('undo')")
+    except StatementRefused:
+        pass
+    assert not session.writer.connection.in_transaction
+    assert session.hidden() == [("k", "hidden")]
+    names = {path.name for path in session.folder.iterdir()}
+    assert names <= {"db.sqlite", "db.sqlite-wal", "db.sqlite-shm"}
