@@ -1,6 +1,7 @@
 """Starts and stops the nodes of a run: real processes, real links, loopback only."""
 
 import contextlib
+import json
 import shutil
 import signal
 import socket
@@ -88,6 +89,19 @@ class Cluster:
     folder: Path
     primary: Node
     replica: Node
+
+    def check_equal(self, database: str) -> None:
+        """Raise NodeFailed unless both nodes are at one bookmark with one checksum of all pages.
+
+        Call it when nobody writes and the replica has caught up.
+        """
+        states = []
+        for node in (self.primary, self.replica):
+            with contextlib.closing(node.client()) as client:
+                state = json.loads(client.text("/status"))["databases"][database]
+            states.append((state["applied"], state["checksum"]))
+        if states[0] != states[1]:
+            raise NodeFailed(f"primary and replica differ in {database}: {states}")
 
     def wait_caught_up(
         self, database: str, bookmark: str, *, seconds_max: float = START_S_MAX

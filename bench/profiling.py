@@ -6,7 +6,8 @@ of the run. Two methods, because each lies in its own way:
 - `calls` (cProfile): exact counts and who calls whom, but every call costs more than it does
   without a profile, so small functions look larger than they are;
 - `lines` (the running line, sampled at each tick of CPU time): no such distortion, but C code
-  (SQLite, sockets) shows as the Python line that called it.
+  (SQLite, sockets) shows as the Python line that called it, or as the first line of the function
+  that is entered next: a signal waits until the interpreter looks.
 
 The same scenario runs without a profile first. Its CPU time per request is the truth; `lines`
 are shares of it. `apply` is the replica while the primary takes the writes.

@@ -149,10 +149,10 @@ class Suite:
         if scenario.workload == "read":
             result = run_child("bench.loadgen", self._job(scenario, node), loadgen.Result)
             return Run(name=scenario.name, scenario=scenario, result=result, repeats=repeats)
-        sent, written = self._link_sent_bytes(), self._head_seq()
+        sent, written = self._link_sent_bytes(), seq_of(self._head())
         result = run_child("bench.loadgen", self._job(scenario, node), loadgen.Result)
         self._read_back(result)
-        commits, sent_now = self._head_seq() - written, self._link_sent_bytes()
+        commits, sent_now = seq_of(self._head()) - written, self._link_sent_bytes()
         per_commit = None
         if sent is not None and sent_now is not None:
             per_commit = round((sent_now - sent) / max(1, commits), 1)
@@ -236,6 +236,8 @@ class Suite:
             self.found.lag_loaded = run_child("bench.lag", job, lag.LagResult)
             self.found.lag_load = generator.result(loadgen.Result)
         self._read_back(self.found.lag_load)
+        self._nodes.wait_caught_up(DATABASE, self._head())
+        self._nodes.check_equal(DATABASE)
 
     def _lag_job(self, *, first_value: int) -> lag.LagJob:
         return lag.LagJob(
@@ -267,9 +269,9 @@ class Suite:
             counted = counter_sum(client.text("/metrics"), LINK_COUNTER)
             return counted if counted is not None else sent_bytes_of(client.text("/status"))
 
-    def _head_seq(self) -> int:
+    def _head(self) -> str:
         with contextlib.closing(self._nodes.primary.client()) as client:
-            return seq_of(client.query(DATABASE, "SELECT 1", bookmark="first-primary").bookmark)
+            return client.query(DATABASE, "SELECT 1", bookmark="first-primary").bookmark
 
 
 def sent_bytes_of(status: str) -> float | None:

@@ -79,6 +79,14 @@ class StandIn:
     async def metrics(self, request: web.Request) -> web.Response:
         return web.Response(text=f"d1server_link_sent_bytes_total{{replica='a'}} {self.sent_bytes}")
 
+    async def status(self, request: web.Request) -> web.Response:
+        # The stand-in for a checksum: how much each connection has changed.
+        states = {
+            name: {"applied": self.bookmark(), "checksum": str(connection.total_changes())}
+            for name, connection in self.databases.items()
+        }
+        return web.json_response({"databases": states})
+
     async def feed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.followers.append(writer)
         await reader.read()
@@ -108,6 +116,7 @@ async def serve() -> None:
     app = web.Application()
     app.router.add_get("/readyz", node.done)
     app.router.add_get("/metrics", node.metrics)
+    app.router.add_get("/status", node.status)
     app.router.add_post("/db", node.done)
     app.router.add_post("/db/{name}/query", node.query)
     app.router.add_post("/db/{name}/vacuum", node.done)

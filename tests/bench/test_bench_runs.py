@@ -193,6 +193,20 @@ def test_lost_write_fails_the_suite() -> None:
             suite.measure(scenario)
 
 
+def test_nodes_that_differ_are_noticed() -> None:
+    """Bookmarks and checksums are compared when the writes are over.
+
+    Method: write a row on the replica that the primary does not have.
+    """
+    with open_cluster(primary_command=STANDIN, replica_command=STANDIN) as nodes:
+        cluster.fill(nodes)
+        nodes.check_equal(DATABASE)
+        with contextlib.closing(nodes.replica.client()) as client:
+            client.query(DATABASE, "INSERT INTO added VALUES (2, 2, '')")
+        with pytest.raises(NodeFailed, match="differ"):
+            nodes.check_equal(DATABASE)
+
+
 def test_small_memory_part_runs() -> None:
     """Idle databases and a large one, in sizes that take a second."""
     with open_cluster(primary_command=STANDIN, replica_command=STANDIN) as nodes:
