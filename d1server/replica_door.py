@@ -8,10 +8,12 @@ from d1server.primary_queries import refuse_bookmark
 from d1server.query import AdminRequest, Answer, OnTimeout, QueryRequest
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.router import BookmarkAge, age_of
+from d1server.web.errors import Fault, refuse
 from d1server.web.headers import BOOKMARK_HEADER, NO_WISHES, Wishes, read_wishes
 from primary.database import PrimaryDatabase
 from primary.feed import ReplicaFeed
 from proto.api import Shape, decode_query
+from proto.framing import BODY_BYTES_MAX
 from proto.messages import (
     PROTOCOL_VERSION,
     Ack,
@@ -154,6 +156,13 @@ class ReplicaDoor:
             answer = await self._run(forward)
         except Exception as exc:
             answer = answer_refusal(exc)
+        if len(answer.body) > BODY_BYTES_MAX:
+            answer = refuse(
+                Fault.SQL_REFUSED,
+                f"the request was run, but its answer of {len(answer.body)} bytes is too large to "
+                "pass through a replica: ask for fewer rows at a time, or ask the primary itself",
+                answer.bookmark,
+            )
         self._link.send(
             Reply(
                 forward.id,

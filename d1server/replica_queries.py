@@ -21,6 +21,7 @@ from engine.errors import (
 from engine.ondemand import Retired
 from engine.transaction import Step, steps_of, writes
 from proto.api import ServedBy, Shape
+from proto.errors import RequestInvalid
 from proto.messages import Forward, Reply
 from replica.database import NotHere, OpenReplica, ReplicaDatabase
 from replica.errors import ForwardFailed, OutcomeUnknown, ReplicaError, TooManyWaiters
@@ -83,7 +84,7 @@ class ReplicaQueries:
             return answer_refusal(exc)
         try:
             return await self.forward(request)  # also for a database created a moment ago
-        except ReplicaError as exc:
+        except (ReplicaError, RequestInvalid) as exc:
             return answer_refusal(exc)
 
     async def _serve(self, request: QueryRequest, database: ReplicaDatabase) -> Answer:

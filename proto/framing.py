@@ -15,8 +15,10 @@ from proto.errors import FrameCorrupt
 from proto.record import PART_PAGE_BYTES_MAX, Buffer
 
 HEAD: Final = struct.Struct("<II")
-FRAME_BYTES_MAX: Final = 4 * PART_PAGE_BYTES_MAX
-"""A longer frame is a fault: the largest message holds one commit part or one request body."""
+FRAME_BYTES_MAX: Final = 5 * PART_PAGE_BYTES_MAX
+"""A longer frame is a fault: the largest message holds one commit part or one body."""
+BODY_BYTES_MAX: Final = FRAME_BYTES_MAX - 64 * 1024
+"""Of a request or an answer that is to pass the link; the rest is for its headers."""
 
 
 def encode_frame(payload: Buffer) -> bytes:

@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from proto.errors import RequestInvalid
+from proto.framing import BODY_BYTES_MAX
 from proto.link import Link
 from proto.messages import Forward, Reply
 from replica.errors import ForwardFailed, OutcomeUnknown
@@ -37,8 +39,14 @@ class Forwarder:
     async def ask(self, request: Forward, *, timeout_s: float) -> Reply:
         """The primary's reply to `request`, whose `id` is set here.
 
-        Raises `ForwardFailed` if it surely was not done, `OutcomeUnknown` otherwise.
+        Raises `ForwardFailed` if it surely was not done, `OutcomeUnknown` otherwise;
+        `RequestInvalid` if it is too large for the link.
         """
+        if len(request.body) > BODY_BYTES_MAX:
+            raise RequestInvalid(
+                f"a body of {len(request.body)} bytes; a replica hands on at most {BODY_BYTES_MAX}:"
+                " split it, or send it to the primary"
+            )
         link = self._link()
         if link is None:
             raise ForwardFailed("the primary cannot be reached now")
@@ -48,7 +56,8 @@ class Forwarder:
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = reply
         try:
-            link.send(msgspec.structs.replace(request, id=number))
+            if not link.send(msgspec.structs.replace(request, id=number)):
+                raise ForwardFailed("the link to the primary has just been lost")
             async with asyncio.timeout(timeout_s):
                 return await reply
         except TimeoutError as exc:

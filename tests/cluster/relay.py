@@ -1,6 +1,6 @@
 """A TCP relay between a replica and its primary, and what can go wrong with a network.
 
-    with relay.held():      nothing passes, connections stay as they are
+    with relay.held():      nothing passes, connections stay as they are; or in one direction
     with relay.cut():       connections break, and new ones break at once
     with relay.slowed(n):   about n bytes a second pass, in each direction
     relay.cut_after(n)      connections break when n more bytes came from the primary
@@ -24,8 +24,9 @@ class Relay:
         self.connections = 0  # accepted since the start
         self.from_primary_bytes = 0
         self._target: tuple[str, int] | None = None
-        self._open = asyncio.Event()
-        self._open.set()
+        self._to_primary, self._to_replica = asyncio.Event(), asyncio.Event()
+        self._to_primary.set()
+        self._to_replica.set()
         self._is_cut = False
         self._cut_at: int | None = None
         self._bytes_per_s: float | None = None
@@ -37,13 +38,16 @@ class Relay:
         self._target = (host, port)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, *, to_primary: bool = True, to_replica: bool = True) -> Iterator[None]:
         """Let nothing pass while the block runs."""
-        self._open.clear()
+        gates = [self._to_primary] * to_primary + [self._to_replica] * to_replica
+        for gate in gates:
+            gate.clear()
         try:
             yield
         finally:
-            self._open.set()
+            for gate in gates:
+                gate.set()
 
     @contextlib.contextmanager
     def cut(self) -> Iterator[None]:
@@ -114,7 +118,7 @@ class Relay:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(self._read_bytes):
-                await self._open.wait()
+                await (self._to_replica if is_from_primary else self._to_primary).wait()
                 if self._bytes_per_s is not None:
                     await asyncio.sleep(_SLICE_S)
                 writer.write(data)
@@ -136,7 +140,8 @@ class Relay:
 
     async def close(self) -> None:
         """End what is under way."""
-        self._open.set()
+        self._to_primary.set()
+        self._to_replica.set()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:

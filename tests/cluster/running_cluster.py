@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,7 @@ class NodeUnderTest:
     async def start(self) -> None:
         async with AsyncExitStack() as stack:
             config = self.config
-            data = stack.enter_context(
-                open_data_dir(config.data_dir, config.role.value, self.disk)
-            )
+            data = stack.enter_context(open_data_dir(config.data_dir, config.role.value, self.disk))
             io, readers = Threads(f"io-{config.name}", 4), Threads(f"read-{config.name}", 4)
             stack.callback(io.close)
             stack.callback(readers.close)
@@ -133,6 +132,7 @@ class NodeUnderTest:
         request.max_wait_s = None if wait_ms is None else wait_ms / 1000
         request.on_timeout, request.idempotency_key = on_timeout, key
         answer = self.node.queries.answer_now(request)
+        await asyncio.sleep(0)  # as HTTP between two requests of a connection
         return reply_of(answer or await self.node.queries.answer(request))
 
     async def sql(
@@ -189,6 +189,12 @@ class NodeUnderTest:
         databases: Any = self.node.status()["databases"]
         shown: dict[str, Any] = databases[name]
         return shown
+
+    @property
+    def waiting(self) -> int:
+        """Reads of this replica that wait: for a commit, or for the primary's word on one."""
+        forwarder = self.replica._receiver.forwarder
+        return self.replica_of().waiter.waiting + forwarder.waiting
 
     def has_reached(self, seq: int, db: str = "shop") -> bool:
         found = self.node.find(db)
@@ -263,7 +269,7 @@ class Cluster:
         """Return when the replicas have what the primary has now."""
         seq = self.primary.database(db).durable.seq
         for replica in self.replicas if nodes is None else nodes:
-            await until(lambda node=replica: node.has_reached(seq, db), f"{replica.name} at {seq}")
+            await until(partial(replica.has_reached, seq, db), f"{replica.name} at {seq}")
 
     async def equal(self, db: str = "shop") -> str:
         """Wait until all nodes have the same state; its checksum."""
