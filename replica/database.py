@@ -265,6 +265,7 @@ class ReplicaDatabase:
                     parts = self._arrived.popleft()
                     self._arrived_bytes -= sum(map(len, parts))
                     self._take(current, parts)
+                self._moved()  # also when opening alone brought it forward: its first commits
         except (NotHere, Retired):
             self._arrived.clear()
             self._arrived_bytes = 0
