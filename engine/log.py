@@ -458,7 +458,7 @@ class CommitLog:
         self._attempt_first = batch[0].token
         try:
             at = self._write(batch[0], pieces, count)
-        except OSError as exc:
+        except Exception as exc:  # whatever it was: part of the batch may be in the file
             self._failure = f"the commit log {self._folder} cannot be written: {exc}"
             raise LogFailed(self._failure) from exc
         self._note_synced(batch, at)

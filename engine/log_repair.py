@@ -52,7 +52,10 @@ def reopen_last(found: Survey, disk: Disk) -> SegmentFile:
 def _repair(fd: int, path: Path, scan: SegmentScan, disk: Disk) -> None:
     """Erase a torn tail and make sure that the rest is on the disk, not only in its cache."""
     end = scan.index.end
-    if not scan.is_tail_zero:
+    if not scan.is_tail_zero or disk.size(fd) == end:
+        # Also where the file ends already: a cut whose sync failed is in the cache only, and is
+        # made again by one that changes something.
+        disk.truncate(fd, end + 1)
         disk.truncate(fd, end)
     for at in range(scan.unproven_at, end, _REWRITE_BYTES):
         disk.pwrite(fd, disk.pread(fd, min(_REWRITE_BYTES, end - at), at), at)

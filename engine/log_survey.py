@@ -9,14 +9,18 @@ a failed sync), the later segment is the history from its first commit on.
 """
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from engine.errors import LogCorrupt
 from engine.files import Disk
-from engine.segment import TEMPORARY_SUFFIX, SegmentHeader, parse_segment_name
-from engine.segment_index import SegmentIndex
+from engine.segment import (
+    SEGMENT_SUFFIX,
+    TEMPORARY_SUFFIX,
+    SegmentHeader,
+    parse_segment_name,
+)
+from engine.segment_index import INDEX_SUFFIX, SegmentIndex
 from engine.segment_scan import (
     RESTORE_HINT,
     SegmentScan,
@@ -124,20 +128,21 @@ def sealed_index(segment: Segment, uuid: bytes, disk: Disk, *, before: int) -> S
 
 
 def _list_segments(folder: Path, disk: Disk) -> tuple[list[Segment], list[Path]]:
-    """Segments by token, and files that a crash left: unnamed segments, half-written indexes."""
+    """Segments by age, and what a crash left: unnamed segments, indexes of removed ones."""
     segments, worthless = [], []
-    for name in disk.list(folder):
+    names = disk.list(folder)
+    for name in names:
         path = folder / name
         token = parse_segment_name(name)
         if token is not None:
             segments.append(Segment(path, token, path.stat().st_size))
-        elif name.endswith(TEMPORARY_SUFFIX):
+        elif path.suffix == TEMPORARY_SUFFIX or (
+            path.suffix == INDEX_SUFFIX and path.with_suffix(SEGMENT_SUFFIX).name not in names
+        ):
             worthless.append(path)
-    for older, newer in pairwise(segments):
-        if newer.first.seq < older.first.seq:
-            raise LogCorrupt(
-                f"{newer.path} begins before {older.path.name}, which is of an older epoch"
-            )
+    # By number, not by name: a segment keeps the name of a first commit that was erased again,
+    # and that one's epoch may be newer than what came in its place.
+    segments.sort(key=lambda segment: (segment.first.seq, segment.first.epoch))
     return segments, worthless
 
 

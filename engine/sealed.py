@@ -2,7 +2,7 @@
 
 Invariants:
 
-1. Ascending by token. A segment counts up to where the next one begins; what stands
+1. Ascending by the first commit's number. A segment counts up to where the next one begins; what stands
    behind that in its file was left by a failed sync and is no part of the history.
 2. `tail` is the state before the oldest commit held.
 

@@ -100,7 +100,7 @@ class SegmentHeader:
 
 
 def segment_name(first: CommitToken) -> str:
-    """The name of the segment whose first commit is `first`; names sort by token."""
+    """The name of the segment whose first commit is `first`."""
     return f"{first}{SEGMENT_SUFFIX}"
 
 
@@ -232,5 +232,7 @@ class SegmentFile:
             self.index.save(self._disk, self.path, self.last_part_at)
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        self._disk.close(self._fd)
+        """Give the descriptor back, if that is not done yet."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._disk.close(fd)

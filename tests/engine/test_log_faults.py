@@ -43,6 +43,7 @@ class Machine:
                 parts=self.random.choice((1, 1, 1, 1, 4)),
                 durable_seq=self.log.durable.seq,
                 seed=self.random.getrandbits(32),
+                epoch=self.log.head.token.epoch + (self.random.random() < 0.1),
             )
             self.log.append(parts)
             self.history += parts
@@ -114,10 +115,23 @@ class Machine:
         self.disk.cut_power(self.folder)
         self.start()
 
+    def open(self) -> CommitLog:
+        """Open the log, now and then with a fault in the middle, and then again."""
+        if self.random.random() < 0.3:
+            operation = self.random.choice(("open", "write", "sync", "truncate", "sync_folder"))
+            self.disk.fail(operation, after=self.random.randint(0, 1))
+        for _ in range(2):
+            try:
+                return CommitLog.open(self.folder, UUID, self.disk, bytes_max=200_000)
+            except LogFailed:
+                assert self.disk.open_count == 0
+        raise AssertionError("one fault, two failures")
+
     def start(self) -> None:
         """Open the log again and compare it with what was promised."""
         self.disk.faults.clear()
-        self.log = log = CommitLog.open(self.folder, UUID, self.disk, bytes_max=200_000)
+        self.log = log = self.open()
+        self.disk.faults.clear()
         assert log.head.seq >= self.acknowledged.seq, "an acknowledged commit is lost"
         expected = [part for part in self.history if log.tail.seq < part.token.seq <= log.head.seq]
         reader = log.reader(log.tail)
