@@ -2,8 +2,8 @@
 
 Invariants:
 
-1. Ascending by the first commit's number. A segment counts up to where the next one begins; what stands
-   behind that in its file was left by a failed sync and is no part of the history.
+1. Ascending by the first commit's number. A segment counts up to where the next one begins;
+   what stands behind that in its file was left by a failed sync and is no part of the history.
 2. `tail` is the state before the oldest commit held.
 
 Changed by the log's I/O thread, read by any: the list is replaced, never edited.
