@@ -132,6 +132,7 @@ class PrimaryNode:
         change = self._catalog.update(rows)
         for entry in change.added:
             self._databases[entry.uuid] = self._database(entry.uuid)
+            self._on_durable(entry.uuid)  # a replica may have asked for it before we knew it
 
     def _database(self, key: bytes) -> PrimaryDatabase:
         return PrimaryDatabase(

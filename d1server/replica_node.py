@@ -28,7 +28,7 @@ from engine.transaction import steps_of
 from engine.wal import PAGE_SIZE
 from proto.api import ServedBy
 from proto.messages import PROTOCOL_VERSION, Forward, Hello, Welcome
-from proto.tokens import FIRST_EPOCH
+from proto.tokens import FIRST_EPOCH, Bookmark
 from replica.bootstrap import remove_folder, remove_leftovers
 from replica.database import NotHere, ReplicaDatabase, ReplicaHooks
 from replica.errors import ReplicaError
@@ -51,7 +51,7 @@ class ReplicaNode:
         self._tasks = Tasks()
         self._catalog = Catalog()
         self._catalog_database: ReplicaDatabase | None = None
-        self._catalog_applied = -1
+        self._catalog_read: Bookmark | None = None  # the state that `_catalog` was read from
         self._catalog_reading = False
         self._databases: dict[bytes, ReplicaDatabase] = {}
         self._started_at = time.time()
@@ -128,25 +128,25 @@ class ReplicaNode:
     async def _follow_catalog(self) -> None:
         try:
             catalog = self._catalog_database
-            while catalog is not None and catalog.applied != self._catalog_applied:
-                await self._read_catalog()
+            while catalog is not None and catalog.applied_bookmark != self._catalog_read:
+                if not await self._read_catalog():
+                    return  # it is asked again when the catalog has moved
         finally:
             self._catalog_reading = False
 
-    async def _read_catalog(self) -> None:
-        """Take what the catalog says now: begin to follow new databases, forget deleted ones."""
+    async def _read_catalog(self) -> bool:
+        """Begin to follow the catalog's new databases, forget deleted ones; whether it was read."""
         catalog = self._catalog_database
         assert catalog is not None
         try:
             async with catalog.demand.used() as opened:
-                applied = catalog.applied
+                read_at = catalog.applied_bookmark
                 rows = opened.reads.now(steps_of([SELECT_ALL]))[0].rows
-        except (NotHere, Retired):
-            return
-        except EngineError as exc:
+        except (NotHere, Retired, EngineError) as exc:
             logger.debug("the catalog cannot be read yet: %s", exc)
-            self._catalog_applied = catalog.applied
-            return
+            return False
+        is_first = self._catalog_read is None
+        self._catalog_read = read_at
         change = self._catalog.update(rows)
         for entry in change.removed:
             self._forget(entry.uuid)
@@ -155,8 +155,9 @@ class ReplicaNode:
             self._databases[entry.uuid] = database = self._database(entry.uuid)
             added.append(database)
         self._receiver.follow(added)
-        self._catalog_applied = applied
-        self._remove_strangers()
+        if is_first:
+            self._remove_strangers()
+        return True
 
     def _forget(self, key: bytes) -> None:
         database = self._databases.pop(key)

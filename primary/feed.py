@@ -66,6 +66,8 @@ class ReplicaFeed:
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._copies = asyncio.Semaphore(_COPIES_AT_ONCE)
         self._places = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
+        self._asked: dict[bytes, tuple[Bookmark, bool]] = {}  # the `Follow` of each: where, a copy?
+        self._starved: set[bytes] = set()  # stopped by the window, which is all databases'
         self._told: dict[bytes, Bookmark] = {}
         self._acked = asyncio.Event()
 
@@ -75,13 +77,11 @@ class ReplicaFeed:
         """Start, or start again, the feeds of these databases at these positions."""
         for position in message.positions:
             uuid = position.uuid
-            if (task := self._tasks.pop(uuid, None)) is not None:
-                task.cancel()
-            progress = ReplicaProgress(uuid)
             self._drop(uuid)
-            self.progress[uuid] = progress
+            self.progress[uuid] = ReplicaProgress(uuid)
             self._written[uuid] = 0
-            self._run(uuid, partial(self._start, progress, position.bookmark, message.snapshot))
+            self._asked[uuid] = (position.bookmark, message.snapshot)
+            self.wake(uuid)
 
     def unfollow(self, message: Unfollow) -> None:
         """The replica has deleted these databases."""
@@ -99,7 +99,10 @@ class ReplicaFeed:
             self._written[acked.uuid] = acked.bytes_written
             self._in_flight = max(0, self._in_flight - freed)
             progress.acked(acked, freed)
-            self.wake(acked.uuid)
+            self._starved.add(acked.uuid)
+        starved, self._starved = self._starved, set()
+        for uuid in starved:
+            self.wake(uuid)
         self._freed.set()
         self._acked.set()
 
@@ -113,6 +116,8 @@ class ReplicaFeed:
         if (progress := self.progress.pop(uuid, None)) is not None:
             self._in_flight -= progress.in_flight
         self._written.pop(uuid, None)
+        self._asked.pop(uuid, None)
+        self._starved.discard(uuid)
 
     def close(self) -> None:
         """Stop all feeding; the link is gone."""
@@ -123,18 +128,30 @@ class ReplicaFeed:
     # --- what the primary does
 
     def wake(self, uuid: bytes) -> None:
-        """Commits of this database may be there to send."""
-        progress = self.progress.get(uuid)
-        if progress is None or progress.mode is not Mode.STREAM or uuid in self._tasks:
+        """This database is known now, or commits of it may be there to send."""
+        progress, database = self.progress.get(uuid), self._find(uuid)
+        if progress is None or database is None or uuid in self._tasks:
             return
-        database = self._find(uuid)
-        if database is None or progress.sent is None:
-            return
+        if progress.mode is Mode.PROBE:
+            position, is_copy_wanted = self._asked[uuid]
+            start = partial(
+                self._start, progress, database, position, is_copy_wanted=is_copy_wanted
+            )
+            self._run(uuid, start)
+        elif progress.mode is Mode.STREAM:
+            self._stream(progress, database)
+
+    def _stream(self, progress: ReplicaProgress, database: PrimaryDatabase) -> None:
+        """Send what is durable and in memory; have a task send what is not."""
+        assert progress.sent is not None
         durable = database.durable
-        while progress.sent.seq < durable.seq and self._in_flight < WINDOW_BYTES:
+        while progress.sent.seq < durable.seq:
+            if self._in_flight >= WINDOW_BYTES:
+                self._starved.add(progress.uuid)
+                return
             opened = database.demand.current
             if opened is None or not opened.log.is_recent(progress.sent):
-                self._run(uuid, partial(self._catch_up, progress, database))
+                self._run(progress.uuid, partial(self._catch_up, progress, database))
                 return
             self._send_parts(
                 progress, opened.log.parts_after(progress.sent, bytes_max=_MESSAGE_BYTES)
@@ -183,13 +200,16 @@ class ReplicaFeed:
                 return None
 
     async def _start(
-        self, progress: ReplicaProgress, position: Bookmark, is_copy_wanted: bool
+        self,
+        progress: ReplicaProgress,
+        database: PrimaryDatabase,
+        position: Bookmark,
+        *,
+        is_copy_wanted: bool,
     ) -> None:
         """Decide how the replica is brought forward from `position`, and do it."""
-        database = self._find(progress.uuid)
-        if database is None:
-            return
         mode = next_mode(await database.view(position), is_copy_wanted=is_copy_wanted)
+        self._in_flight -= progress.in_flight  # of an earlier try
         progress.follow(position, mode)
         if mode is Mode.SNAPSHOT:
             await self._copy(progress, database)
