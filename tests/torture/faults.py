@@ -4,16 +4,17 @@ The fault is real and meets a real process: `strace` makes one system call of th
 the kernel's limit on the size of files does. Then: requests that fail say so truthfully (the
 checker compares every answer with the ledger), nothing is acknowledged that a kill -9 right
 after would lose, and when the fault is gone the node is back with everything that
-it acknowledged.
+it acknowledged: by itself after a fault that passes, else after a restart.
 """
 
 import asyncio
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.torture.chapters import run_chapter
+from tests.torture.chapters import SESSIONS, run_chapter
 from tests.torture.cluster import POLL_S, Cluster, Trouble, open_cluster
 from tests.torture.history import Write
 from tests.torture.report import Report
@@ -21,6 +22,7 @@ from tests.torture.sessions import Load
 
 FAULT_S_MAX = 6.0  # how long sessions run into the fault
 AFTER_FAULT_S = 0.7  # and go on after it was felt
+BACK_S_MAX = 10.0  # then a node whose fault has passed takes writes again
 FILE_BYTES_MAX = 1_500_000
 SQLITE_ANSWERS = (b": SQLITE_FULL",)  # SQLite's own file met the fault first, and undid the write
 
@@ -32,6 +34,7 @@ class Fault:
     name: str
     inject: str = ""
     file_bytes_max: int | None = None
+    passes: bool = True  # the node is to take writes again without a restart
 
     @property
     def wrapper(self) -> tuple[str, ...]:
@@ -50,8 +53,9 @@ FAULTS = (
     Fault("eio-fdatasync-again", "fdatasync:error=EIO:when=40+25"),
     Fault("enospc-pwrite", "pwrite64:error=ENOSPC:when=300"),
     Fault("enospc-pwrite-again", "pwrite64:error=ENOSPC:when=200+97"),
-    Fault("eio-fsync", "fsync:error=EIO:when=2+2"),
-    Fault("efbig", file_bytes_max=FILE_BYTES_MAX),
+    Fault("eio-fsync-at-start", "fsync:error=EIO:when=2+2", passes=False),
+    Fault("eio-fsync", "fsync:error=EIO:when=12+5", passes=False),
+    Fault("efbig", file_bytes_max=FILE_BYTES_MAX, passes=False),
 )
 CI_FAULTS = ("eio-fdatasync", "enospc-pwrite-again", "efbig")
 
@@ -76,19 +80,32 @@ async def _run_fault(cluster: Cluster, report: Report, fault: Fault, seed: int) 
         await primary.kill()
         await primary.start(wrapper=fault.wrapper, file_bytes_max=fault.file_bytes_max)
         await _wait_ready_or_ended(cluster, report, fault)
-        before = load.failures.copy()
         load.tolerated = SQLITE_ANSWERS
-        for _ in range(round(FAULT_S_MAX / POLL_S)):
-            if load.failures > before:
-                break
-            await asyncio.sleep(POLL_S)
+        before = _refused(load)
+        felt = await _wait_true(lambda: _refused(load) > before or primary.has_ended, FAULT_S_MAX)
+        acked = _acked(load)
         await asyncio.sleep(AFTER_FAULT_S)
-        felt = (load.failures - before).total()
-        report.say(f"{fault.name}: {felt} requests failed; {_acked(load)} writes acknowledged")
+        if fault.passes and not primary.has_ended:
+            back = await _wait_true(lambda: _acked(load) > acked + SESSIONS, BACK_S_MAX)
+            if not back:
+                raise Trouble(f"the primary takes no writes after the fault:\n{primary.log_tail()}")
+        if felt:
+            report.say(f"{fault.name}: {_refused(load) - before} refused by the primary")
+        else:
+            report.skip(f"{fault.name}: it did not strike within {FAULT_S_MAX} s")
         await primary.kill()  # whether it fenced itself, ended, or never noticed
         await cluster.start()
 
     await run_chapter(cluster, report, fault.name, happening, seed=seed)
+
+
+async def _wait_true(condition: Callable[[], bool], seconds_max: float) -> bool:
+    """Wait until `condition` holds; whether it did in time."""
+    for _ in range(round(seconds_max / POLL_S)):
+        if condition():
+            return True
+        await asyncio.sleep(POLL_S)
+    return condition()
 
 
 async def _wait_ready_or_ended(cluster: Cluster, report: Report, fault: Fault) -> None:
@@ -99,6 +116,15 @@ async def _wait_ready_or_ended(cluster: Cluster, report: Report, fault: Fault) -
         if not cluster.primary.has_ended:
             raise
         report.say(f"{fault.name}: did not start under the fault: {str(trouble)[-200:]}")
+
+
+def _refused(load: Load) -> int:
+    """How many requests the primary refused, itself or through a replica that forwarded them."""
+    return sum(
+        count
+        for what, count in load.failures.items()
+        if what.startswith("primary: 5") or what.endswith(": 400")
+    )
 
 
 def _acked(load: Load) -> int:
