@@ -96,7 +96,9 @@ def git_now() -> tuple[str, bool]:
     """Return the commit that is measured, and whether files differ from it."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return commit, bool(_git("status", "--porcelain"))
+        # Results of earlier runs lie in the checkout and change nothing that is measured.
+        changes = _git("status", "--porcelain", "--", ":/", ":(top,exclude)bench/results")
+        return commit, bool(changes)
     except (OSError, subprocess.CalledProcessError):  # not a checkout: an unpacked archive
         return "unknown", False
 
