@@ -61,6 +61,7 @@ class PrimaryNode:
         self._catalog_uuid = catalog_uuid(data.identity.cluster)
         self._databases: dict[bytes, PrimaryDatabase] = {}
         self._being_named: set[str] = set()
+        self._being_deleted: set[bytes] = set()
         self._started_at = time.time()
         served = ServedBy(config.name, config.region, is_primary=True)
         self._queries = PrimaryQueries(self.find, served)
@@ -128,7 +129,7 @@ class PrimaryNode:
 
     async def _reload_catalog(self) -> None:
         async with self._databases[self._catalog_uuid].demand.used() as opened:
-            rows = opened.reads.now(steps_of([SELECT_ALL]))[0].rows
+            rows = (await opened.reads.run(steps_of([SELECT_ALL])))[0].rows
         change = self._catalog.update(rows)
         for entry in change.added:
             self._databases[entry.uuid] = self._database(entry.uuid)
@@ -287,7 +288,7 @@ class PrimaryNode:
 
     async def _describe_whole(self, entry: CatalogEntry) -> dict[str, object]:
         async with self._databases[entry.uuid].demand.used() as opened:
-            count = opened.reads.now(
+            count = await opened.reads.run(
                 steps_of([Statement("SELECT count(*) FROM sqlite_schema WHERE type = 'table'")])
             )
         return self._describe(entry) | {"num_tables": count[0].rows[0][0]}
@@ -313,7 +314,13 @@ class PrimaryNode:
 
     async def _delete(self, entry: CatalogEntry) -> Answer:
         """Out of the catalog first, on all nodes; then the data."""
-        await self._change_catalog(remove(entry))
+        if entry.uuid in self._being_deleted:
+            return unknown_database(entry.name)  # another delete was quicker
+        self._being_deleted.add(entry.uuid)
+        try:
+            await self._change_catalog(remove(entry))
+        finally:
+            self._being_deleted.discard(entry.uuid)
         database = self._databases.pop(entry.uuid)
         late = await self._wait_forgotten()
         for door in self._doors:

@@ -8,7 +8,7 @@ from d1server.refusals import answer_refusal, unknown_database
 from d1server.results import State, encode, to_answer
 from d1server.router import BookmarkAge, age_of
 from d1server.web.errors import Fault, refuse
-from engine.errors import BudgetExceeded, EngineError
+from engine.errors import EngineError
 from engine.transaction import Step, steps_of, writes
 from primary.database import OpenPrimary, PrimaryDatabase
 from primary.idempotency import IdempotencyKey
@@ -29,8 +29,9 @@ class PrimaryQueries:
         """Serve a short read of an open database whose newest commit is durable."""
         database = self._find(request.database)
         opened = database.demand.current if database is not None else None
-        if opened is None or not opened.committer.is_settled:
+        if database is None or opened is None or not opened.committer.is_settled:
             return None
+        database.demand.touch()
         head = opened.log.head
         try:
             if request.bookmark not in (None, head) and _refused_bookmark(request, opened):
@@ -66,7 +67,7 @@ class PrimaryQueries:
         if writes(opened.live.reader, steps):
             return await self._write(request, steps, opened)
         try:
-            results = await _read(steps, opened)
+            results = await opened.reads.run(steps)
         finally:
             seen = await opened.committer.wait_durable()
         return to_answer(results, request, self._served, State(seen, opened.committer.page_count))
@@ -90,13 +91,6 @@ class PrimaryQueries:
         self, request: QueryRequest, state: State, results: list[StatementResult]
     ) -> bytes:
         return encode(results, request, self._served, state)
-
-
-async def _read(steps: list[Step], opened: OpenPrimary) -> list[StatementResult]:
-    try:
-        return opened.reads.now(steps)
-    except BudgetExceeded:
-        return await opened.reads.on_thread(steps)
 
 
 def _refused_bookmark(request: QueryRequest, opened: OpenPrimary) -> Answer | None:

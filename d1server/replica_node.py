@@ -141,7 +141,7 @@ class ReplicaNode:
         try:
             async with catalog.demand.used() as opened:
                 read_at = catalog.applied_bookmark
-                rows = opened.reads.now(steps_of([SELECT_ALL]))[0].rows
+                rows = (await opened.reads.run(steps_of([SELECT_ALL])))[0].rows
         except (NotHere, Retired, EngineError) as exc:
             logger.debug("the catalog cannot be read yet: %s", exc)
             return False

@@ -12,7 +12,6 @@ from d1server.results import State, to_answer, to_reply_answer
 from d1server.router import BookmarkAge, Route, age_of, route_on_replica
 from d1server.web.errors import Fault, refuse
 from engine.errors import (
-    BudgetExceeded,
     DatabaseClosed,
     DatabaseDamaged,
     EngineError,
@@ -61,6 +60,7 @@ class ReplicaQueries:
         opened = database.demand.current
         if opened is None or request.constraint in (Constraint.NONE, Constraint.PRIMARY):
             return None
+        database.demand.touch()
         try:
             if request.bookmark is not None and not _has_reached(request, database, opened):
                 return None
@@ -148,10 +148,7 @@ class ReplicaQueries:
         opened: OpenReplica,
         waited_ms: float,
     ) -> Answer:
-        try:
-            results = opened.reads.now(steps)
-        except BudgetExceeded:
-            results = await opened.reads.on_thread(steps)
+        results = await opened.reads.run(steps)
         state = _state(database, opened, waited_ms)
         return to_answer(results, request, self._served, state)
 

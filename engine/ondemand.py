@@ -56,6 +56,10 @@ class OnDemand(Generic[T]):
         self.current = None
         self.last_used = 0.0
 
+    def touch(self) -> None:
+        """Note a use of `current` without `used`."""
+        self.last_used = time.monotonic()
+
     @property
     def is_used(self) -> bool:
         """Somebody is inside or waits to be."""

@@ -44,6 +44,13 @@ class Reads:
         """Read inline. Raises `BudgetExceeded` (then use `on_thread`), `StatementRefused`."""
         return read(self._live.reader, steps, budget_s=INLINE_BUDGET_S)
 
+    async def run(self, steps: Sequence[Step]) -> list[StatementResult]:
+        """Read inline, and if that takes too long on a thread. Raises as `on_thread` does."""
+        try:
+            return self.now(steps)
+        except BudgetExceeded:
+            return await self.on_thread(steps)
+
     async def on_thread(self, steps: Sequence[Step]) -> list[StatementResult]:
         """Read on a thread. Cancelling stops the query.
 

@@ -243,7 +243,7 @@ class ReplicaDatabase:
         if self.problem:
             return
         if current is not None and self._draining is None:
-            self.demand.last_used = time.monotonic()
+            self.demand.touch()
             self._take(current, parts)
             return
         self._arrived.append(parts)
