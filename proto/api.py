@@ -3,8 +3,10 @@
 A query comes as `{"sql", "params"}` or `{"batch": [{"sql", "params"}, ...]}`; its answer is
 D1's envelope with one element per statement.
 
-Values: JSON integers bind as INTEGER, other numbers as REAL, booleans as 0 or 1, an array of
-integers from 0 to 255 as a blob. Blobs go out as such arrays, infinities as null.
+Values: on this server's own surface JSON integers bind as INTEGER, other numbers as REAL,
+booleans as 0 or 1, an array of integers from 0 to 255 as a blob. Blobs go out as such arrays,
+infinities as null. On D1's surfaces every number is a double (`proto/doubles.py`); `Dialect`
+says which surface it is.
 
 Invariants:
 
@@ -17,13 +19,15 @@ Pure. `encode_answer` and `decode_query` are on the path of each query: they avo
 
 import enum
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Never, TypeAlias
 
 import msgspec
 import orjson
 
+from proto.doubles import Rows, dump_doubles
 from proto.errors import RequestInvalid
 
 SqlValue: TypeAlias = int | float | str | bytes | None
@@ -32,6 +36,10 @@ INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 
 NO_STATEMENTS: Final = "No SQL statements detected."
+
+# What stands around the elements of a successful answer.
+ANSWER_BEGIN: Final = b'{"result":['
+ANSWER_END: Final = b'],"success":true,"errors":[],"messages":[]}'
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -46,6 +54,14 @@ class Shape(enum.Enum):
 
     OBJECTS = "objects"  # /query: one object per row, so the last of equal names wins
     ARRAYS = "arrays"  # /raw: {"columns": [...], "rows": [[...]]}
+
+
+class Dialect(enum.Enum):
+    """Whose rules a query and its answer follow."""
+
+    NODE = "node"  # this server's own: integers are integers, one element per SQL statement
+    REST = "rest"  # D1's REST API: numbers are doubles, one element per SQL statement
+    BINDING = "binding"  # D1's binding: numbers are doubles, one element per member of the batch
 
 
 class StatementResult(msgspec.Struct):
@@ -105,7 +121,7 @@ _BODY: Final = msgspec.json.Decoder(_Body)
 _PLAIN: Final = frozenset({str, float, type(None)})
 
 
-def decode_query(body: bytes) -> tuple[Statement, ...]:
+def decode_query(body: bytes, dialect: Dialect = Dialect.NODE) -> tuple[Statement, ...]:
     """Read a query's statements. Raises `RequestInvalid`."""
     try:
         query = _BODY.decode(body)
@@ -115,34 +131,48 @@ def decode_query(body: bytes) -> tuple[Statement, ...]:
     if query.batch is not None:
         if sql is not msgspec.UNSET or query.params is not None:
             raise RequestInvalid('send either "sql" with "params", or "batch", not both')
-        return _batch(query.batch)
+        return _batch(query.batch, dialect)
     if isinstance(sql, str):
-        return (Statement(sql, _params(query.params, "params") if query.params else ()),)
+        return (Statement(sql, _params(query.params, "params", dialect) if query.params else ()),)
     raise RequestInvalid(
         'the body has neither "sql" nor "batch"; send {"sql": "SELECT ?", "params": [1]} '
         'or {"batch": [{"sql": ..., "params": [...]}, ...]}'
     )
 
 
-def _batch(members: list[_Member]) -> tuple[Statement, ...]:
+def _batch(members: list[_Member], dialect: Dialect) -> tuple[Statement, ...]:
     if not members:
-        raise RequestInvalid(f'{NO_STATEMENTS} "batch" is empty')
+        raise RequestInvalid(NO_STATEMENTS)
     return tuple(
         [
-            Statement(member.sql, _params(member.params, f"batch[{at}].params"))
+            Statement(member.sql, _params(member.params, f"batch[{at}].params", dialect))
             for at, member in enumerate(members)
         ]
     )
 
 
-def _params(values: list[Any] | None, place: str) -> tuple[SqlValue, ...]:
+def _params(values: list[Any] | None, place: str, dialect: Dialect) -> tuple[SqlValue, ...]:
     if not values:
         return ()
+    if dialect is not Dialect.NODE:
+        return tuple([_as_double(value, f"{place}[{at}]") for at, value in enumerate(values)])
     for at, value in enumerate(values):
         kind = type(value)
         if kind not in _PLAIN and not (kind is int and INT64_MIN <= value <= INT64_MAX):
             values[at] = _param(value, f"{place}[{at}]")
     return tuple(values)
+
+
+def _as_double(value: object, place: str) -> SqlValue:
+    """Convert a value of JavaScript, where a number is a double and a boolean a number."""
+    if isinstance(value, int):
+        try:
+            return float(value)
+        except OverflowError:
+            raise RequestInvalid(f"{place}: the number is beyond what a double holds") from None
+    if value is None or isinstance(value, str | float):
+        return value
+    return _param(value, place)
 
 
 def _param(value: object, place: str) -> SqlValue:
@@ -230,31 +260,38 @@ def _valid(text: str) -> str:
 
 
 def encode_answer(
-    results: Sequence[StatementResult], shape: Shape, served: ServedBy, extras: MetaExtras
+    results: Sequence[StatementResult],
+    shape: Shape,
+    served: ServedBy,
+    extras: MetaExtras,
+    dialect: Dialect = Dialect.NODE,
 ) -> bytes:
     """D1's envelope for the results of a query's statements."""
-    parts = [_element(result, shape, served, extras) for result in results]
-    return b'{"result":[%b],"success":true,"errors":[],"messages":[]}' % b",".join(parts)
+    parts = [
+        b'{"results":%b,"success":true,"meta":%b}'
+        % (_encode_rows(result, shape, dialect), _meta(result, served, extras))
+        for result in results
+    ]
+    return b"%b%b%b" % (ANSWER_BEGIN, b",".join(parts), ANSWER_END)
 
 
-def _element(result: StatementResult, shape: Shape, served: ServedBy, extras: MetaExtras) -> bytes:
-    return b'{"results":%b,"success":true,"meta":%b}' % (
-        _encode_rows(result, shape),
-        _meta(result, served, extras),
-    )
-
-
-def _encode_rows(result: StatementResult, shape: Shape) -> bytes:
+def _encode_rows(result: StatementResult, shape: Shape, dialect: Dialect) -> bytes:
     columns, rows = result.columns, result.rows
     if shape is Shape.ARRAYS:
-        return b'{"columns":%b,"rows":%b}' % (orjson.dumps(columns), _dumps(rows))
+        return b'{"columns":%b,"rows":%b}' % (orjson.dumps(columns), _dumps(rows, list, dialect))
     if not rows:
         return b"[]"
-    return _dumps([dict(zip(columns, row, strict=True)) for row in rows])
+    return _dumps(rows, partial(_objects, columns), dialect)
 
 
-def _dumps(value: object) -> bytes:
-    return orjson.dumps(value, default=list)  # the only foreign type is bytes
+def _objects(columns: Sequence[str], rows: Rows) -> list[dict[str, object]]:
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _dumps(rows: Rows, shaped: Callable[[Rows], object], dialect: Dialect) -> bytes:
+    if dialect is Dialect.NODE:
+        return orjson.dumps(shaped(rows), default=list)  # the only foreign type is bytes
+    return dump_doubles(rows, shaped)
 
 
 def _meta(result: StatementResult, served: ServedBy, extras: MetaExtras) -> bytes:
