@@ -4,37 +4,35 @@ import asyncio
 import logging
 import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import apsw
 
-from d1server.administration import describe, name_in, success
 from d1server.catalog import (
     CATALOG_NAME,
     CREATE_TABLE,
     SELECT_ALL,
+    SELECT_COLUMNS,
     Catalog,
     CatalogEntry,
     catalog_uuid,
-    insert,
+    missing_columns,
     remove,
 )
 from d1server.config import NodeConfig
 from d1server.datadir import DataDir
 from d1server.idle import close_idle
 from d1server.link import PeerLink, listen
+from d1server.primary_administration import Administration
 from d1server.primary_queries import PrimaryQueries
 from d1server.query import AdminRequest, Answer
-from d1server.refusals import answer_refusal, unknown_database
 from d1server.replica_door import ReplicaDoor
 from d1server.tasks import Tasks
-from d1server.web.errors import Fault, refuse
 from engine.errors import EngineError, StatementRefused
-from engine.ondemand import OnDemand
+from engine.ondemand import OnDemand, Retired
 from engine.resources import Resources
 from engine.transaction import steps_of
 from engine.wal import PAGE_SIZE
@@ -45,7 +43,7 @@ from proto.api import ServedBy, Statement
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S: Final = 1.0
-_FORGOTTEN_S_MAX: Final = 5.0  # a delete waits so long for connected replicas to forget
+_KNOWN_S_MAX: Final = 5.0  # a change waits so long for connected replicas to know
 
 
 class PrimaryNode:
@@ -60,11 +58,11 @@ class PrimaryNode:
         self._catalog = Catalog()
         self._catalog_uuid = catalog_uuid(data.identity.cluster)
         self._databases: dict[bytes, PrimaryDatabase] = {}
-        self._being_named: set[str] = set()
         self._being_deleted: set[bytes] = set()
         self._started_at = time.time()
         served = ServedBy(config.name, config.region, is_primary=True)
         self._queries = PrimaryQueries(self.find, served)
+        self._administration = Administration(self)
         self._doors: list[ReplicaDoor] = []
         self.replication_address: tuple[str, int]  # while running: where replicas call
 
@@ -113,6 +111,9 @@ class PrimaryNode:
         self._databases[self._catalog_uuid] = catalog = self._database(self._catalog_uuid)
         async with catalog.demand.used() as opened:
             await opened.committer.write(steps_of([CREATE_TABLE]))
+            known = (await opened.reads.run(steps_of([SELECT_COLUMNS])))[0]
+            if missing := missing_columns(known):
+                await opened.committer.write(steps_of(missing))
         await self._reload_catalog()
         await self._resources.io.call(self._data.finish_deletions)
         self._tell_strangers()
@@ -129,8 +130,8 @@ class PrimaryNode:
 
     async def _reload_catalog(self) -> None:
         async with self._databases[self._catalog_uuid].demand.used() as opened:
-            rows = (await opened.reads.run(steps_of([SELECT_ALL])))[0].rows
-        change = self._catalog.update(rows)
+            found = (await opened.reads.run(steps_of([SELECT_ALL])))[0]
+        change = self._catalog.update(found)
         for entry in change.added:
             self._databases[entry.uuid] = self._database(entry.uuid)
             self._on_durable(entry.uuid)  # a replica may have asked for it before we knew it
@@ -187,8 +188,8 @@ class PrimaryNode:
         return self._tasks
 
     def find(self, name: str) -> PrimaryDatabase | None:
-        """The database of this name."""
-        entry = self._catalog.by_name.get(name)
+        """The database of this name or uuid."""
+        entry = self._catalog.find(name)
         return self._databases.get(entry.uuid) if entry is not None else None
 
     def find_uuid(self, key: bytes) -> PrimaryDatabase | None:
@@ -265,72 +266,60 @@ class PrimaryNode:
 
     async def administer(self, request: AdminRequest) -> Answer:
         """Run one administration call."""
-        try:
-            if request.op == "list":
-                return success([self._describe(e) for e in self._catalog.by_name.values()])
-            if request.op == "create":
-                return await self._create(name_in(request.body))
-            entry = self._catalog.by_name.get(request.database)
-            if entry is None:
-                return unknown_database(request.database)
-            if request.op == "info":
-                return success(await self._describe_whole(entry))
-            if request.op == "delete":
-                return await self._delete(entry)
-            assert request.op == "vacuum", request.op
-            return await self._vacuum(entry)
-        except Exception as exc:
-            return answer_refusal(exc)
+        return await self._administration.answer(request)
 
-    def _describe(self, entry: CatalogEntry) -> dict[str, object]:
-        ends = self._databases[entry.uuid].ends
-        return describe(entry, ends.page_count * PAGE_SIZE, self._config.region)
+    @property
+    def catalog(self) -> Catalog:
+        """Which databases there are."""
+        return self._catalog
 
-    async def _describe_whole(self, entry: CatalogEntry) -> dict[str, object]:
-        async with self._databases[entry.uuid].demand.used() as opened:
-            count = await opened.reads.run(
-                steps_of([Statement("SELECT count(*) FROM sqlite_schema WHERE type = 'table'")])
-            )
-        return self._describe(entry) | {"num_tables": count[0].rows[0][0]}
+    @property
+    def region(self) -> str:
+        """Where this node is."""
+        return self._config.region
 
-    async def _create(self, name: str) -> Answer:
-        if name in self._catalog.by_name or name in self._being_named:
-            return refuse(Fault.DATABASE_EXISTS, "A database with that name already exists")
-        self._being_named.add(name)
-        try:
-            now = datetime.now(UTC)
-            entry = CatalogEntry(uuid.uuid4().bytes, name, now.isoformat(timespec="milliseconds"))
-            await self._resources.io.call(
-                create_database,
-                self._data.folder(entry.uuid),
-                entry.uuid,
-                self._resources,
-                time_ms=int(now.timestamp() * 1000),
-            )
-            await self._change_catalog(insert(entry))
-        finally:
-            self._being_named.discard(name)
-        return success(await self._describe_whole(entry))
+    def folder(self, key: bytes) -> Path:
+        """Where the database with this uuid is, or is to be."""
+        return self._data.folder(key)
 
-    async def _delete(self, entry: CatalogEntry) -> Answer:
-        """Out of the catalog first, on all nodes; then the data."""
+    def database(self, entry: CatalogEntry) -> PrimaryDatabase:
+        """The database of this entry. Raises `Retired` if it is deleted by now."""
+        found = self._databases.get(entry.uuid)
+        if found is None:
+            raise Retired(f"the database {entry.name} has just been deleted")
+        return found
+
+    async def change_catalog(self, statement: Statement) -> None:
+        """Write to the catalog, and take what it says then."""
+        async with self._databases[self._catalog_uuid].demand.used() as opened:
+            try:
+                await opened.committer.write(steps_of([statement]))
+            except StatementRefused:
+                logger.exception("the catalog refused a change")
+                raise
+        await self._reload_catalog()
+
+    async def delete_database(self, entry: CatalogEntry) -> list[str] | None:
+        """Out of the catalog first, on all nodes; then the data.
+
+        The replicas that do not know it yet; None if another delete was quicker.
+        """
         if entry.uuid in self._being_deleted:
-            return unknown_database(entry.name)  # another delete was quicker
+            return None
         self._being_deleted.add(entry.uuid)
         try:
-            await self._change_catalog(remove(entry))
+            await self.change_catalog(remove(entry))
         finally:
             self._being_deleted.discard(entry.uuid)
         database = self._databases.pop(entry.uuid)
-        late = await self._wait_forgotten()
+        late = await self.wait_catalog_known()
         for door in self._doors:
             door.forget(entry.uuid)
         await database.demand.retire()
         await self._resources.io.call(self._data.delete, entry.uuid)
-        hint = f"these replicas forget it when they are back: {', '.join(late)}" if late else ""
-        return success(None, hint)
+        return late
 
-    async def _wait_forgotten(self) -> list[str]:
+    async def wait_catalog_known(self) -> list[str]:
         """Until the connected replicas have the catalog's newest commit; those that have not."""
         seq = self._databases[self._catalog_uuid].durable.seq
         doors = [door for door in self._doors if door.is_welcome]
@@ -339,24 +328,8 @@ class PrimaryNode:
         ]
         if not waits:
             return []
-        await asyncio.wait(waits, timeout=_FORGOTTEN_S_MAX)
+        await asyncio.wait(waits, timeout=_KNOWN_S_MAX)
         late = [door.name for door, wait in zip(doors, waits, strict=True) if not wait.done()]
         for wait in waits:
             wait.cancel()
         return late
-
-    async def _vacuum(self, entry: CatalogEntry) -> Answer:
-        async with self._databases[entry.uuid].demand.used() as opened:
-            before = opened.committer.page_count
-            written = await opened.committer.vacuum()
-        sizes = {"size_before": before * PAGE_SIZE, "size_after": written.page_count * PAGE_SIZE}
-        return success(sizes, bookmark=written.bookmark.text)
-
-    async def _change_catalog(self, statement: Statement) -> None:
-        async with self._databases[self._catalog_uuid].demand.used() as opened:
-            try:
-                await opened.committer.write(steps_of([statement]))
-            except StatementRefused:
-                logger.exception("the catalog refused a change")
-                raise
-        await self._reload_catalog()

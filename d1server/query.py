@@ -74,12 +74,12 @@ class AdminRequest:
     """One administration call. `op` is one of ADMIN_OPS."""
 
     op: str
-    database: str  # name; empty for "list"; for "create" it stands in `body`
+    database: str  # name or uuid; empty for "list"; for "create" it stands in `body`
     body: bytes
     hops: int
 
 
-ADMIN_OPS = frozenset({"create", "list", "info", "delete", "vacuum"})
+ADMIN_OPS = frozenset({"create", "list", "info", "replace", "update", "delete", "vacuum"})
 
 
 class QueryService(Protocol):

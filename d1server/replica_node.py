@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import apsw
 
-from d1server.catalog import CATALOG_NAME, SELECT_ALL, Catalog, catalog_uuid
+from d1server.catalog import CATALOG_NAME, SELECT_ALL, Catalog, ReplicationMode, catalog_uuid
 from d1server.config import NodeConfig
 from d1server.datadir import DataDir
 from d1server.idle import close_idle
@@ -59,7 +59,7 @@ class ReplicaNode:
         self._receiver = Receiver(lambda: dial(primary.host, primary.port), self)
         self._hooks = ReplicaHooks(on_moved=self._on_moved, follow=self._follow_one)
         self._queries = ReplicaQueries(
-            self.find,
+            self.find_served,
             self._receiver.forwarder,
             ServedBy(config.name, config.region, is_primary=False),
             read_wait_s=config.read_wait_s,
@@ -141,13 +141,13 @@ class ReplicaNode:
         try:
             async with catalog.demand.used() as opened:
                 read_at = catalog.applied_bookmark
-                rows = (await opened.reads.run(steps_of([SELECT_ALL])))[0].rows
+                found = (await opened.reads.run(steps_of([SELECT_ALL])))[0]
         except (NotHere, Retired, EngineError) as exc:
             logger.debug("the catalog cannot be read yet: %s", exc)
             return False
         is_first = self._catalog_read is None
         self._catalog_read = read_at
-        change = self._catalog.update(rows)
+        change = self._catalog.update(found)
         for entry in change.removed:
             self._forget(entry.uuid)
         added = []
@@ -207,9 +207,16 @@ class ReplicaNode:
         return active.values()
 
     def find(self, name: str) -> ReplicaDatabase | None:
-        """The database of this name."""
-        entry = self._catalog.by_name.get(name)
+        """The database of this name or uuid."""
+        entry = self._catalog.find(name)
         return self._databases.get(entry.uuid) if entry is not None else None
+
+    def find_served(self, name: str) -> ReplicaDatabase | None:
+        """The same, if its reads may be served here: else they are the primary's."""
+        entry = self._catalog.find(name)
+        if entry is None or entry.replication is ReplicationMode.DISABLED:
+            return None
+        return self._databases.get(entry.uuid)
 
     def find_uuid(self, uuid: bytes) -> ReplicaDatabase | None:
         """The database of this uuid, the catalog included."""
