@@ -1,9 +1,10 @@
 """Queries on the primary: reads inline or on a thread, writes through the committer."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from d1server.query import Answer, Constraint, QueryRequest
+from d1server.query import Answer, Constraint, PendingAnswer, QueryRequest
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.results import State, encode, to_answer
 from d1server.router import BookmarkAge, age_of
@@ -11,6 +12,7 @@ from d1server.web.errors import Fault, refuse
 from engine.errors import EngineError
 from engine.transaction import Step, steps_of, writes
 from primary.database import OpenPrimary, PrimaryDatabase
+from primary.errors import WriteUnknown
 from primary.idempotency import IdempotencyKey
 from primary.writer import KeyedWrite
 from proto.api import ServedBy, StatementResult
@@ -25,11 +27,11 @@ class PrimaryQueries:
         self._find = find
         self._served = served
 
-    def answer_now(self, request: QueryRequest) -> Answer | None:
-        """Serve a short read of an open database whose newest commit is durable."""
+    def answer_now(self, request: QueryRequest) -> Answer | PendingAnswer | None:
+        """Serve a short read that sees only durable commits, or begin a short write."""
         database = self._find(request.database)
         opened = database.demand.current if database is not None else None
-        if database is None or opened is None or not opened.committer.is_settled:
+        if database is None or opened is None:
             return None
         database.demand.touch()
         head = opened.log.head
@@ -38,11 +40,40 @@ class PrimaryQueries:
                 return None
             steps = steps_of(request.statements)
             if writes(opened.live.reader, steps):
+                return self._write_now(request, steps, opened)
+            if not opened.committer.is_settled:
                 return None
             results = opened.reads.now(steps)
         except EngineError:
             return None  # the long way finds the same error, or has the time
         return to_answer(results, request, self._served, State(head, opened.committer.page_count))
+
+    def _write_now(
+        self, request: QueryRequest, steps: list[Step], opened: OpenPrimary
+    ) -> PendingAnswer | Answer | None:
+        """Run a short write inline; its answer comes when it is durable."""
+        if request.idempotency_key is not None:
+            return None
+        try:
+            written = opened.committer.write_now(steps)
+        except WriteUnknown as exc:
+            return answer_refusal(exc)
+        if written is None:
+            return None
+        pending = PendingAnswer()
+
+        def reached(error: Exception | None) -> None:
+            if error is not None:
+                pending.deliver(answer_refusal(error))
+                return
+            state = State(written.bookmark, written.page_count)
+            pending.deliver(to_answer(written.results, request, self._served, state))
+
+        if opened.committer.is_settled:  # it changed nothing: `deliver` is set by the next turn
+            asyncio.get_running_loop().call_soon(reached, None)
+        else:
+            opened.committer.when_durable(written.bookmark.seq, reached)
+        return pending
 
     async def answer(self, request: QueryRequest) -> Answer:
         """Serve whatever the request is."""

@@ -7,7 +7,7 @@ Invariants:
 
 1. Every `Answer.body` is a complete D1 envelope in JSON, also for an error.
 2. `QueryService.answer_now` never blocks and never waits; it returns None for what it
-   cannot answer at once, and has then changed nothing.
+   cannot answer at once, and has then changed nothing. A `PendingAnswer` has: it comes.
 3. `QueryService.answer` is cancelled when the client hangs up. A write that has begun
    to commit is not undone by that; whoever retries it needs an idempotency key.
 
@@ -16,7 +16,9 @@ Owned by nobody: these are values and protocols. Everything here runs on the eve
 
 from __future__ import annotations
 
+import asyncio
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -69,6 +71,29 @@ class Answer:
     retry_after_s: int | None = None
 
 
+class PendingAnswer:
+    """An answer that is decided and on its way: a write that waits for its `fdatasync`.
+
+    `deliver` is set by whoever got this, before the event loop's next turn, and is called
+    once. A request whose client hung up need not be given back: nothing waits for it.
+    """
+
+    __slots__ = ("deliver",)
+
+    deliver: Callable[[Answer], None]
+
+    async def wait(self) -> Answer:
+        """Return the answer; instead of setting `deliver`."""
+        arrived: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def deliver(answer: Answer) -> None:
+            if not arrived.done():
+                arrived.set_result(answer)
+
+        self.deliver = deliver
+        return await arrived
+
+
 @dataclass(slots=True, kw_only=True)
 class AdminRequest:
     """One administration call. `op` is one of ADMIN_OPS."""
@@ -85,11 +110,19 @@ ADMIN_OPS = frozenset({"create", "list", "info", "replace", "update", "delete", 
 class QueryService(Protocol):
     """Runs queries; the node's side of the seam."""
 
-    def answer_now(self, request: QueryRequest) -> Answer | None:
+    def answer_now(self, request: QueryRequest) -> Answer | PendingAnswer | None:
         """Answer inline in the event loop, or return None: then `answer` must be awaited."""
 
     async def answer(self, request: QueryRequest) -> Answer:
         """Answer whatever the request is. Cancelled when the client hangs up."""
+
+
+async def answered(service: QueryService, request: QueryRequest) -> Answer:
+    """The answer to a request, by the short way or the long one."""
+    answer = service.answer_now(request)
+    if isinstance(answer, PendingAnswer):
+        return await answer.wait()
+    return answer if answer is not None else await service.answer(request)
 
 
 class NodeView(Protocol):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from d1server.link import PeerLink
 from d1server.primary_queries import refuse_bookmark
-from d1server.query import AdminRequest, Answer, OnTimeout, QueryRequest
+from d1server.query import AdminRequest, Answer, OnTimeout, QueryRequest, answered
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.router import BookmarkAge, age_of
 from d1server.web.errors import Fault, refuse
@@ -178,9 +178,7 @@ class ReplicaDoor:
         if forward.operation == "bookmark":
             return self._judge(forward)
         if forward.operation in ("query", "raw"):
-            request = _query(forward)
-            answer = self._node.queries.answer_now(request)
-            return answer if answer is not None else await self._node.queries.answer(request)
+            return await answered(self._node.queries, _query(forward))
         return await self._node.administer(
             AdminRequest(
                 op=forward.operation,

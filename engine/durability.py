@@ -10,41 +10,53 @@ sorted. Bounded by the number of requests in flight. Owned by the log's `Flusher
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+Reached: TypeAlias = Callable[[Exception | None], None]
+"""Called once: with None when the commit is durable, with the error if it will not be."""
 
 
 class DurabilityQueue:
     """Requests that wait, oldest commit first."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, Reached]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def call(self, seq: int, reached: Reached) -> None:
+        """Have `reached` called when commit `seq` is durable."""
+        self._waiting.append((seq, reached))
+
     def place(self, seq: int) -> "asyncio.Future[None]":
         """A future that is done when commit `seq` is durable."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((seq, future))
+
+        def reached(error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self._waiting.append((seq, reached))
         return future
 
     def release(self, durable_seq: int) -> None:
         """All commits up to `durable_seq` are durable."""
         waiting = self._waiting
         while waiting and waiting[0][0] <= durable_seq:
-            future = waiting.popleft()[1]
-            if not future.done():
-                future.set_result(None)
+            waiting.popleft()[1](None)
 
     def release_all(self) -> None:
         """Nothing is on its way to the disk: whatever was seen is durable, or undone."""
         while self._waiting:
-            future = self._waiting.popleft()[1]
-            if not future.done():
-                future.set_result(None)
+            self._waiting.popleft()[1](None)
 
     def fail(self, error: Exception) -> None:
         """The log failed: nobody who waits gets what they wait for."""
         while self._waiting:
-            future = self._waiting.popleft()[1]
-            if not future.done():
-                future.set_exception(error)
+            self._waiting.popleft()[1](error)

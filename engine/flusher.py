@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from engine.durability import DurabilityQueue
+from engine.durability import DurabilityQueue, Reached
 from engine.durations import Histogram
 from engine.errors import LogFailed
 from engine.log import CommitLog
@@ -60,6 +60,15 @@ class Flusher:
             if self.failure is not None:
                 raise LogFailed(str(self.failure))
             await self._waiting.place(seq)
+
+    def when_durable(self, seq: int, reached: Reached) -> None:
+        """Have `reached` called, now or later, when commit `seq` is durable or the log failed."""
+        if self._log.durable.seq >= seq:
+            reached(None)
+        elif self.failure is not None:
+            reached(LogFailed(str(self.failure)))
+        else:
+            self._waiting.call(seq, reached)
 
     async def idle(self) -> None:
         """Return once nothing is appended that is not durable. Raises `LogFailed`."""

@@ -30,6 +30,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from engine.durability import Reached
 from engine.durations import Histogram
 from engine.errors import (
     BudgetExceeded,
@@ -164,6 +165,23 @@ class Committer:
             raise
         await self._wait_durable(written.bookmark.seq)
         return written
+
+    def write_now(self, steps: Sequence[Step]) -> Written | None:
+        """Run the steps inline if the writer is free; None: use `write`, nothing was done.
+
+        What it did is not durable yet: answer when `when_durable` says so. Raises
+        `StatementRefused` (nothing was done), `WriteUnknown`.
+        """
+        if self._state is not CommitterState.READY:
+            return None
+        try:
+            return self._run_inline(steps, None)
+        except BudgetExceeded:
+            return None
+
+    def when_durable(self, seq: int, reached: Reached) -> None:
+        """Have `reached` called when commit `seq` is durable, or cannot become so."""
+        self._flusher.when_durable(seq, reached)
 
     async def vacuum(self) -> Written:
         """Run VACUUM on a thread, as one commit; return once it is durable."""

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from prometheus_client.registry import Collector
 
-from d1server.query import AdminRequest, Answer, NodeView
+from d1server.query import AdminRequest, Answer, NodeView, answered
 from d1server.web.body import Body, BodySlow, BodyTooLarge, NoRoom
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
@@ -96,10 +96,7 @@ class QueryRoutes:
         head = QueryHead(request.match_info["name"], shape, wishes)
         body = Body(request, self._room, self._body_bytes_max)
         try:
-            query = head.request(await body.read())
-            answer = self._queries.answer_now(query)
-            if answer is None:
-                answer = await self._queries.answer(query)
+            answer = await answered(self._queries, head.request(await body.read()))
         finally:
             body.close()
         return to_response(answer, wishes.answer_header)

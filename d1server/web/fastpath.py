@@ -23,10 +23,11 @@ Owned by the event loop.
 import asyncio
 import enum
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Final, cast
 
-from d1server.query import Answer, QueryRequest
+from d1server.query import Answer, PendingAnswer, QueryRequest
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
 from d1server.web.head import HEAD_END, QueryHead, may_be_query
@@ -99,6 +100,11 @@ class FastConnection(asyncio.Protocol):
     def is_blocked(self) -> bool:
         """Whether the client does not read its answers."""
         return self._phase is Phase.BLOCKED
+
+    @property
+    def owes_answer(self) -> bool:
+        """A write is done and its answer waits for the disk."""
+        return self._phase is Phase.ANSWERING and self._request is None
 
     # What the transport reports.
 
@@ -268,6 +274,11 @@ class FastConnection(asyncio.Protocol):
             if answer is None:
                 self._answer_later(head, request, started)
                 return started
+            if isinstance(answer, PendingAnswer):
+                self._phase = Phase.ANSWERING
+                self.deadline = NEVER
+                answer.deliver = partial(self._deliver, head, started)
+                return started
         return self._send(head, answer, started, front.meter.now)
 
     def _answer_later(self, head: QueryHead, request: QueryRequest, started: float) -> None:
@@ -287,6 +298,18 @@ class FastConnection(asyncio.Protocol):
             message = "the node gave this request up; whether it was done is not known"
             self._refuse(Fault.OUTCOME_UNKNOWN, message)
 
+    def _deliver(self, head: QueryHead, started: float, answer: Answer) -> None:
+        """Send an answer that was on its way, and go on, unless the connection has ended."""
+        if self._phase is not Phase.ANSWERING:
+            return
+        if self._transport.is_closing():  # hung up just now; `connection_lost` is on its way
+            self._close()
+            return
+        self._phase = Phase.IDLE
+        self._send(head, answer, started, self._front.meter.later)
+        if self._phase is Phase.IDLE:
+            self._continue()
+
     async def _wait_answer(self, head: QueryHead, request: QueryRequest, started: float) -> None:
         front = self._front
         try:
@@ -294,13 +317,7 @@ class FastConnection(asyncio.Protocol):
         except Exception as exc:
             answer = answer_exception(exc)
         self._request = None
-        if self._transport.is_closing():  # hung up just now; `connection_lost` is on its way
-            self._close()
-            return
-        self._phase = Phase.IDLE
-        self._send(head, answer, started, front.meter.later)
-        if self._phase is Phase.IDLE:
-            self._continue()
+        self._deliver(head, started, answer)
 
     def _send(self, head: QueryHead, answer: Answer, started: float, histogram: Histogram) -> float:
         front = self._front

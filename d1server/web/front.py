@@ -21,6 +21,10 @@ class Client(Protocol):
     def deadline(self) -> float:
         """When `on_deadline` is due, on the monotonic clock."""
 
+    @property
+    def owes_answer(self) -> bool:
+        """A request of it is decided, and its answer on the way, without a task."""
+
     def on_deadline(self, now: float) -> None:
         """Give up on the client, or set a later deadline because it made progress."""
 

@@ -90,6 +90,11 @@ class HandedConnection(web.RequestHandler):
         else:
             self.force_close()
 
+    @property
+    def owes_answer(self) -> bool:
+        """No: aiohttp's own clean-up waits for its handlers."""
+        return False
+
     def stop_when_answered(self) -> None:
         self.close()
 

@@ -24,16 +24,26 @@ from typing import Final
 import httptools
 
 from d1server.query import QueryRequest
-from d1server.web.headers import BOOKMARK_HEADER, WISH_NAMES, Wishes, read_wishes
+from d1server.web.headers import (
+    BOOKMARK_HEADER,
+    BOOKMARK_NAMES,
+    WISH_NAMES,
+    Wishes,
+    read_wishes,
+)
 from d1server.web.limits import FAST_BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX
 from proto.api import Shape, decode_query
-from proto.errors import RequestInvalid
+from proto.errors import BookmarkInvalid, RequestInvalid
+from proto.tokens import TEXT_LENGTH, Bookmark
 
 HEAD_END: Final = b"\r\n\r\n"
 SHAPES: Final = {"query": Shape.OBJECTS, "raw": Shape.ARRAYS}
 
 _PREFIX: Final = b"POST /db/"
 _TARGET: Final = re.compile(rb"/db/([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})/(query|raw)")
+_BOOKMARK_LINE: Final = re.compile(
+    rb"\r\n(?i:x-d1-bookmark):[ \t]*([0-9a-f-]{%d})[ \t]*\r\n" % TEXT_LENGTH
+)
 _LENGTH: Final = re.compile(rb"[0-9]{1,9}")
 _HOST: Final = re.compile(rb"[A-Za-z0-9_.:\[\]-]{1,255}")
 _PLAIN: Final = frozenset({b"host", b"content-length", b"connection"})
@@ -52,7 +62,15 @@ _KEEPS_OPEN: Final = {b"keep-alive": True, b"close": False}
 class QueryHead:
     """What the head of one query says, ready to be joined with its body."""
 
-    __slots__ = ("alias", "content_length", "database", "keep_alive", "shape", "wishes")
+    __slots__ = (
+        "alias",
+        "content_length",
+        "database",
+        "has_one_bookmark",
+        "keep_alive",
+        "shape",
+        "wishes",
+    )
 
     def __init__(
         self,
@@ -71,6 +89,20 @@ class QueryHead:
         name = wishes.answer_header
         # The second name under which the answer carries its bookmark; empty: none.
         self.alias = b"" if name == BOOKMARK_HEADER else name.encode()
+        # Its only bookmark header is x-d1-bookmark, and holds a bookmark (see `HeadCache`).
+        self.has_one_bookmark = False
+
+    def with_bookmark(self, bookmark: Bookmark) -> "QueryHead":
+        """The same head with another bookmark in its one bookmark header."""
+        other = QueryHead.__new__(QueryHead)
+        other.database = self.database
+        other.shape = self.shape
+        other.wishes = self.wishes._replace(bookmark=bookmark)
+        other.content_length = self.content_length
+        other.keep_alive = self.keep_alive
+        other.alias = self.alias
+        other.has_one_bookmark = True
+        return other
 
     def request(self, body: bytes) -> QueryRequest:
         """Decode `body` and join it with the head. Raises `RequestInvalid`."""
@@ -154,9 +186,12 @@ def _read_fields(fields: _Fields) -> QueryHead | None:
     except RequestInvalid:
         return None
     database, route = target.group(1).decode(), target.group(2).decode()
-    return QueryHead(
+    head = QueryHead(
         database, SHAPES[route], wishes, content_length=content_length, keep_alive=keep_alive
     )
+    named = [name for name, _ in fields.wishes if name in BOOKMARK_NAMES]
+    head.has_one_bookmark = named == [BOOKMARK_HEADER] and wishes.bookmark is not None
+    return head
 
 
 def _read_framing(framing: list[tuple[bytes, bytes]]) -> tuple[int, bool] | None:
@@ -179,15 +214,22 @@ class HeadCache:
 
     Two generations instead of a list in order of use: a hit in the young one is one
     lookup; when it is full it becomes the old one, and what is used again moves back.
+
+    A session that writes sends a new bookmark with each request, in a head that is else the
+    same. So of heads with exactly one bookmark header, `x-d1-bookmark` with a bookmark in it, a
+    *template* is kept: the bytes around the bookmark. Another bookmark in the same place (as many
+    characters of hex digits and dashes, checked by `Bookmark.parse`) changes nothing of what
+    the strict reader saw.
     """
 
-    __slots__ = ("_heads_max", "_old", "_raw_bytes_max", "_young", "misses")
+    __slots__ = ("_heads_max", "_old", "_raw_bytes_max", "_templates", "_young", "misses")
 
     def __init__(self, heads_max: int = 512, *, raw_bytes_max: int = 2048) -> None:
         self._heads_max = heads_max
         self._raw_bytes_max = raw_bytes_max
         self._young: dict[bytes, QueryHead] = {}
         self._old: dict[bytes, QueryHead] = {}
+        self._templates: dict[tuple[bytes, bytes], QueryHead] = {}
         self.misses = 0
 
     def __len__(self) -> int:
@@ -201,12 +243,32 @@ class HeadCache:
     def _read_other(self, raw: bytes) -> QueryHead | None:
         head = self._old.get(raw)
         if head is None:
-            self.misses += 1
-            head = read_head(raw)
+            head = self._read_new(raw)
             # A head with a key of its own does not come again, one of aiohttp's is not kept.
             if head is None or len(raw) > self._raw_bytes_max or head.wishes.idempotency_key:
                 return head
         if len(self._young) >= self._heads_max:
             self._old, self._young = self._young, {}
         self._young[raw] = head
+        return head
+
+    def _read_new(self, raw: bytes) -> QueryHead | None:
+        """Read a head that was not seen before, by its template if there is one."""
+        found = _BOOKMARK_LINE.search(raw) if len(raw) <= self._raw_bytes_max else None
+        if found is None:
+            self.misses += 1
+            return read_head(raw)
+        around = (raw[: found.start(1)], raw[found.end(1) :])
+        template = self._templates.get(around)
+        if template is not None:
+            try:
+                return template.with_bookmark(Bookmark.parse(found[1].decode()))
+            except BookmarkInvalid:
+                return None
+        self.misses += 1
+        head = read_head(raw)
+        if head is not None and head.has_one_bookmark and not head.wishes.idempotency_key:
+            if len(self._templates) >= self._heads_max:
+                self._templates.clear()
+            self._templates[around] = head
         return head

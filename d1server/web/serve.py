@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from aiohttp import web
 from prometheus_client.registry import Collector
@@ -23,6 +23,8 @@ from d1server.web.fastpath import FastConnection
 from d1server.web.front import Front
 from d1server.web.handed import HandedConnection
 from d1server.web.limits import SWEEP_S, HttpLimits
+
+_LOOK_AGAIN_S: Final = 0.005
 
 
 @asynccontextmanager
@@ -85,6 +87,10 @@ async def _stop(front: Front, runner: web.AppRunner) -> None:
     front.stop()
     if front.requests:
         await asyncio.wait(front.requests, timeout=front.limits.stop_s_max)
+    for _ in range(int(front.limits.stop_s_max / _LOOK_AGAIN_S)):
+        if not any(client.owes_answer for client in front.clients):
+            break
+        await asyncio.sleep(_LOOK_AGAIN_S)
     for request in list(front.requests):
         request.cancel()
     await runner.cleanup()

@@ -18,7 +18,7 @@ from typing import Any
 from d1server.config import Address, NodeConfig, Role
 from d1server.datadir import open_data_dir
 from d1server.primary_node import PrimaryNode
-from d1server.query import AdminRequest, Answer, Constraint, OnTimeout, QueryRequest
+from d1server.query import AdminRequest, Answer, Constraint, OnTimeout, QueryRequest, answered
 from d1server.replica_node import ReplicaNode
 from engine.files import Disk
 from engine.resources import Resources
@@ -131,9 +131,9 @@ class NodeUnderTest:
         request = request_of(body, db=db, session=session)
         request.max_wait_s = None if wait_ms is None else wait_ms / 1000
         request.on_timeout, request.idempotency_key = on_timeout, key
-        answer = self.node.queries.answer_now(request)
+        answer = await answered(self.node.queries, request)
         await asyncio.sleep(0)  # as HTTP between two requests of a connection
-        return reply_of(answer or await self.node.queries.answer(request))
+        return reply_of(answer)
 
     async def sql(
         self,
