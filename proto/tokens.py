@@ -72,7 +72,7 @@ class Bookmark(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read the text form. Raises `BookmarkInvalid` for anything else."""
-        if len(text) != TEXT_LENGTH or _TEXT.fullmatch(text) is None:
+        if _TEXT.fullmatch(text) is None:
             shown = text if len(text) <= 80 else text[:77] + "..."
             raise BookmarkInvalid(
                 f"{shown!r} is not a bookmark: send one exactly as an answer gave it "
