@@ -109,7 +109,7 @@ class PrimaryQueries:
         if request.idempotency_key is not None:
             expected = State(opened.log.head, committer.page_count)
             keyed = KeyedWrite(
-                IdempotencyKey.of(request.idempotency_key, request.body),
+                IdempotencyKey.of(request.idempotency_key, request.operation, request.body),
                 partial(self._encode_keyed, request, expected),
             )
         written = await committer.write(steps, keyed)

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from proto.api import Dialect, Shape
 
 if TYPE_CHECKING:
-    from proto.api import Shape, Statement
+    from proto.api import Statement
     from proto.tokens import Bookmark
 
 
@@ -57,7 +59,13 @@ class QueryRequest:
     on_timeout: OnTimeout
     idempotency_key: str | None
     hops: int  # nodes that have forwarded it already
-    body: bytes  # as received, for forwarding
+    body: bytes  # for forwarding: what `decode_query` made `statements` of
+    dialect: Dialect = Dialect.NODE
+
+    @property
+    def operation(self) -> str:
+        """Its name in QUERY_OPS."""
+        return _QUERY_OP_OF[self.dialect, self.shape]
 
 
 @dataclass(slots=True)
@@ -104,7 +112,19 @@ class AdminRequest:
     hops: int
 
 
-ADMIN_OPS = frozenset({"create", "list", "info", "replace", "update", "delete", "vacuum"})
+# Every operation that a node runs for another one's client, by its name on the link.
+QUERY_OPS: Final[Mapping[str, tuple[Dialect, Shape]]] = {
+    "query": (Dialect.NODE, Shape.OBJECTS),
+    "raw": (Dialect.NODE, Shape.ARRAYS),
+    "rest/query": (Dialect.REST, Shape.OBJECTS),
+    "rest/raw": (Dialect.REST, Shape.ARRAYS),
+    "binding/query": (Dialect.BINDING, Shape.OBJECTS),
+    "binding/raw": (Dialect.BINDING, Shape.ARRAYS),
+}
+ADMIN_OPS: Final = frozenset({"create", "list", "info", "replace", "update", "delete", "vacuum"})
+BOOKMARK_OP: Final = "bookmark"  # will this bookmark ever be satisfied?
+
+_QUERY_OP_OF: Final = {meaning: name for name, meaning in QUERY_OPS.items()}
 
 
 class QueryService(Protocol):

@@ -5,14 +5,22 @@ from typing import TYPE_CHECKING, Final
 
 from d1server.link import PeerLink
 from d1server.primary_queries import refuse_bookmark
-from d1server.query import AdminRequest, Answer, OnTimeout, QueryRequest, answered
+from d1server.query import (
+    BOOKMARK_OP,
+    QUERY_OPS,
+    AdminRequest,
+    Answer,
+    OnTimeout,
+    QueryRequest,
+    answered,
+)
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.router import BookmarkAge, age_of
 from d1server.web.errors import Fault, refuse
 from d1server.web.headers import BOOKMARK_HEADER, NO_WISHES, Wishes, read_wishes
 from primary.database import PrimaryDatabase
 from primary.feed import ReplicaFeed
-from proto.api import Shape, decode_query
+from proto.api import decode_query
 from proto.framing import BODY_BYTES_MAX
 from proto.messages import (
     PROTOCOL_VERSION,
@@ -175,9 +183,9 @@ class ReplicaDoor:
         )
 
     async def _run(self, forward: Forward) -> Answer:
-        if forward.operation == "bookmark":
+        if forward.operation == BOOKMARK_OP:
             return self._judge(forward)
-        if forward.operation in ("query", "raw"):
+        if forward.operation in QUERY_OPS:
             return await answered(self._node.queries, _query(forward))
         return await self._node.administer(
             AdminRequest(
@@ -208,10 +216,11 @@ def _wishes(forward: Forward) -> Wishes:
 
 def _query(forward: Forward) -> QueryRequest:
     wishes = _wishes(forward)
+    dialect, shape = QUERY_OPS[forward.operation]
     return QueryRequest(
         database=forward.database,
-        statements=decode_query(forward.body),
-        shape=Shape.ARRAYS if forward.operation == "raw" else Shape.OBJECTS,
+        statements=decode_query(forward.body, dialect),
+        shape=shape,
         constraint=wishes.constraint,
         bookmark=wishes.bookmark,
         max_wait_s=None,
@@ -219,4 +228,5 @@ def _query(forward: Forward) -> QueryRequest:
         idempotency_key=forward.idempotency_key or None,
         hops=forward.hops,
         body=forward.body,
+        dialect=dialect,
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from d1server.primary_queries import refuse_bookmark
-from d1server.query import Answer, Constraint, OnTimeout, QueryRequest
+from d1server.query import BOOKMARK_OP, Answer, Constraint, OnTimeout, QueryRequest
 from d1server.refusals import answer_refusal
 from d1server.results import State, to_answer, to_reply_answer
 from d1server.router import BookmarkAge, Route, age_of, route_on_replica
@@ -19,7 +19,7 @@ from engine.errors import (
 )
 from engine.ondemand import Retired
 from engine.transaction import Step, steps_of, writes
-from proto.api import ServedBy, Shape
+from proto.api import ServedBy
 from proto.errors import RequestInvalid
 from proto.messages import Forward, Reply
 from replica.database import NotHere, OpenReplica, ReplicaDatabase
@@ -176,9 +176,10 @@ class ReplicaQueries:
         """Ask the primary whether this bookmark will ever come; its refusal, None if it will."""
         if within_s <= 0:
             return None
+        constraint = _constraint_text(request)
         try:
             reply = await self._forwarder.ask(
-                Forward(0, "bookmark", request.database, b"", constraint=_constraint_text(request)),
+                Forward(0, BOOKMARK_OP, request.database, b"", constraint=constraint),
                 timeout_s=within_s,
             )
         except (ForwardFailed, OutcomeUnknown):
@@ -208,7 +209,7 @@ class ReplicaQueries:
             request,
             Forward(
                 0,
-                "raw" if request.shape is Shape.ARRAYS else "query",
+                request.operation,
                 request.database,
                 request.body,
                 constraint=_constraint_text(request),

@@ -1,10 +1,13 @@
 """From results of SQL to an `Answer`: the envelope, `meta`, the bookmark."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from d1server.query import Answer, QueryRequest
+from engine.sqltext import split
 from engine.wal import PAGE_SIZE
-from proto.api import MetaExtras, ServedBy, StatementResult, encode_answer
+from proto.api import Dialect, MetaExtras, ServedBy, Statement, StatementResult, encode_answer
 from proto.messages import Reply
 from proto.tokens import Bookmark
 
@@ -26,7 +29,34 @@ def encode(
     extras = MetaExtras(
         state.page_count * PAGE_SIZE, waited_ms=state.waited_ms, lag_ms=state.lag_ms
     )
-    return encode_answer(results, request.shape, served, extras)
+    dialect = request.dialect
+    if dialect is Dialect.BINDING and len(results) != len(request.statements):
+        results = _per_member(results, request.statements)
+    return encode_answer(results, request.shape, served, extras, dialect)
+
+
+def _per_member(
+    results: list[StatementResult], statements: Sequence[Statement]
+) -> list[StatementResult]:
+    """One result for each member of the batch, whose text may hold several statements."""
+    rest = iter(results)
+    members = [list(islice(rest, len(split(statement.sql)))) for statement in statements]
+    return [_whole(member) for member in members]
+
+
+def _whole(results: list[StatementResult]) -> StatementResult:
+    """The last result, with what all of them did."""
+    last = results[-1]
+    return StatementResult(
+        last.columns,
+        last.rows,
+        sum(result.changes for result in results),
+        last.last_row_id,
+        sum(result.rows_read for result in results),
+        sum(result.rows_written for result in results),
+        sum(result.duration_ms for result in results),
+        any(result.changed_db for result in results),
+    )
 
 
 def to_answer(

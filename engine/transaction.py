@@ -2,25 +2,36 @@
 
 D1's rule: one call, one transaction; any failure undoes all of it. A read of several
 statements sees one snapshot. A text may hold several statements, of which only the last
-one can have parameters.
+one can have parameters: the request's values are that one's.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from engine.errors import StatementRefused
 from engine.sandbox import Sandbox, SqlLimits
 from engine.statements import Planner, run, split
-from proto.api import SqlValue, Statement, StatementResult
+from proto.api import NO_STATEMENTS, SqlValue, Statement, StatementResult
 
 _SPLIT_CACHE_MAX = 256
 _SPLIT_CACHE_TEXT_MAX = 4096  # longer texts are split anew: they are run once
 _PLANS_MAX = 256
 
-Step = tuple[str, tuple[SqlValue, ...]]
+_ONLY_THE_LAST = (
+    "When executing multiple SQL statements in a single call, "
+    "only the last statement can have parameters."
+)
+
+
+class Step(NamedTuple):
+    """One SQL statement and its values."""
+
+    sql: str
+    params: tuple[SqlValue, ...]
+    is_last: bool = True  # of the text that it came in
 
 
 @dataclass(slots=True)
@@ -50,25 +61,19 @@ class SqlConnection:
 def steps_of(statements: Sequence[Statement]) -> list[Step]:
     """The single SQL statements of a request with their parameters, in order.
 
-    Raises `StatementRefused` if there is none, or if parameters come with several.
+    Raises `StatementRefused` if there is none.
     """
     steps: list[Step] = []
     for statement in statements:
         sql = statement.sql
         texts = _split_cached(sql) if len(sql) <= _SPLIT_CACHE_TEXT_MAX else split(sql)
         if len(texts) == 1:
-            steps.append((texts[0], statement.params))
-            continue
-        if statement.params:
-            if texts:
-                raise StatementRefused(
-                    "When executing multiple SQL statements in a single call, "
-                    "only the last statement can have parameters."
-                )
-            raise StatementRefused("No SQL statements detected.")
-        steps += [(text, ()) for text in texts]
+            steps.append(Step(texts[0], statement.params))
+        elif texts:
+            steps += [Step(text, (), False) for text in texts[:-1]]
+            steps.append(Step(texts[-1], statement.params))
     if not steps:
-        raise StatementRefused("No SQL statements detected.")
+        raise StatementRefused(NO_STATEMENTS)
     return steps
 
 
@@ -84,7 +89,7 @@ def writes(connection: SqlConnection, steps: Sequence[Step]) -> bool:
     Raises `StatementRefused` if a statement before that cannot be prepared.
     """
     plan = connection.planner.plan
-    return any(plan(sql).writes for sql, _ in steps)
+    return any(plan(step.sql).writes for step in steps)
 
 
 def read(
@@ -97,8 +102,8 @@ def read(
     sandbox, plan = connection.sandbox, connection.planner.plan
     with sandbox.limit_time(budget_s):
         if len(steps) == 1:
-            sql, params = steps[0]
-            return [run(sandbox, plan(sql), params)]
+            only = steps[0]
+            return [run(sandbox, plan(only.sql), only.params)]
         sandbox.execute_internal("BEGIN")
         try:
             return _run_all(connection, steps)
@@ -138,8 +143,11 @@ def _run_all(connection: SqlConnection, steps: Sequence[Step]) -> list[Statement
     sandbox, plan = connection.sandbox, connection.planner.plan
     results: list[StatementResult] = []
     try:
-        for sql, params in steps:
-            results.append(run(sandbox, plan(sql), params))
+        for sql, params, is_last in steps:
+            planned = plan(sql)
+            if planned.parameters and not is_last:
+                raise StatementRefused(_ONLY_THE_LAST)
+            results.append(run(sandbox, planned, params))
     except StatementRefused as exc:
         if len(steps) > 1:
             exc.statement = len(results)

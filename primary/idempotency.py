@@ -50,9 +50,9 @@ class IdempotencyKey:
     request: bytes
 
     @classmethod
-    def of(cls, key: str, body: bytes) -> "IdempotencyKey":
-        """The key of the request with this body."""
-        return cls(key, xxhash.xxh3_128_digest(body))
+    def of(cls, key: str, operation: str, body: bytes) -> "IdempotencyKey":
+        """The key of the request with this body, whose answer has the form of `operation`."""
+        return cls(key, xxhash.xxh3_128_digest(operation.encode() + b"\0" + body))
 
 
 def find_answer(sandbox: Sandbox, key: IdempotencyKey) -> bytes | None:

@@ -163,8 +163,8 @@ class Ack(_Message, frozen=True, tag=True, array_like=True):
 class Forward(_Message, frozen=True, tag=True, array_like=True):
     """A request that only the primary can answer, as the replica's client sent it.
 
-    `operation`: "query", "raw", or an administrative one ("create", "list", "info",
-    "delete", "vacuum"). `constraint` is the text of the session header, empty for none.
+    `operation`: one of those that `d1server/query.py` lists. `constraint` is the text of the
+    session header, empty for none.
     """
 
     id: int
