@@ -61,7 +61,7 @@ class SqlConnection:
 def steps_of(statements: Sequence[Statement]) -> list[Step]:
     """The single SQL statements of a request with their parameters, in order.
 
-    Raises `StatementRefused` if there is none.
+    Raises `StatementRefused` if there is none in one of the texts.
     """
     steps: list[Step] = []
     for statement in statements:
@@ -69,11 +69,11 @@ def steps_of(statements: Sequence[Statement]) -> list[Step]:
         texts = _split_cached(sql) if len(sql) <= _SPLIT_CACHE_TEXT_MAX else split(sql)
         if len(texts) == 1:
             steps.append(Step(texts[0], statement.params))
-        elif texts:
-            steps += [Step(text, (), False) for text in texts[:-1]]
-            steps.append(Step(texts[-1], statement.params))
-    if not steps:
-        raise StatementRefused(NO_STATEMENTS)
+            continue
+        if not texts:
+            raise StatementRefused(NO_STATEMENTS)
+        steps += [Step(text, (), False) for text in texts[:-1]]
+        steps.append(Step(texts[-1], statement.params))
     return steps
 
 

@@ -13,8 +13,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from prometheus_client.registry import Collector
 
-from d1server.query import AdminRequest, Answer, NodeView, answered
-from d1server.web.body import Body, BodySlow, BodyTooLarge, NoRoom
+from d1server.query import AdminRequest, NodeView, answered
+from d1server.web.binding import BindingRoutes
+from d1server.web.body import BODY_FAULTS, Body
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
 from d1server.web.handed import HandedConnection
@@ -22,20 +23,17 @@ from d1server.web.head import SHAPES, QueryHead
 from d1server.web.headers import read_wishes
 from d1server.web.health import HealthRoutes
 from d1server.web.limits import ADMIN_BODY_BYTES_MAX
-from d1server.web.response import answer_headers
+from d1server.web.response import to_response
+from d1server.web.rest import RestRoutes
+from d1server.web.route import Handler, Route
 from proto.api import Shape
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ExpectHandler = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
-_BODY_FAULTS: Final = {
-    BodyTooLarge: Fault.BODY_TOO_LARGE,
-    BodySlow: Fault.REQUEST_SLOW,
-    NoRoom: Fault.OVERLOADED,
-}
 _ROUTES_SHOWN: Final = (
     "POST /db/{name}/query, POST /db/{name}/raw, GET or POST /db, GET or DELETE /db/{name},"
-    " POST /db/{name}/vacuum, GET /livez, /readyz, /status, /metrics"
+    " POST /db/{name}/vacuum, D1's REST API under /client/v4/accounts/{account}/d1/database,"
+    " D1's binding at POST /query and /execute, GET /livez, /readyz, /status, /metrics"
 )
 
 
@@ -46,35 +44,29 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
     queries = QueryRoutes(node, front)
     administration = AdminRoutes(node, front)
     health = HealthRoutes(node, front, collectors)
-    posts: dict[str, Handler] = {
-        "/db/{name}/query": queries.query,
-        "/db/{name}/raw": queries.raw,
-        "/db": administration.create,
-        "/db/{name}/vacuum": administration.vacuum,
-    }
-    gets: dict[str, Handler] = {
-        "/db": administration.list,
-        "/db/{name}": administration.info,
-        "/livez": health.livez,
-        "/readyz": health.readyz,
-        "/status": health.status,
-        "/metrics": health.metrics,
-    }
+    routes = [
+        Route("POST", "/db/{name}/query", queries.query),
+        Route("POST", "/db/{name}/raw", queries.raw),
+        Route("POST", "/db", administration.create),
+        Route("POST", "/db/{name}/vacuum", administration.vacuum),
+        Route("GET", "/db", administration.list),
+        Route("GET", "/db/{name}", administration.info),
+        Route("DELETE", "/db/{name}", administration.delete),
+        Route("GET", "/livez", health.livez),
+        Route("GET", "/readyz", health.readyz),
+        Route("GET", "/status", health.status),
+        Route("GET", "/metrics", health.metrics),
+        *RestRoutes(node, front).routes(),
+        *BindingRoutes(node, front).routes(),
+    ]
     on_expect = _on_expect(front.limits.body_bytes_max)
-    for slash in ("", "/"):  # some clients put a slash at the end
-        for path, handler in posts.items():
-            app.router.add_post(path + slash, handler, expect_handler=on_expect)
-        for path, handler in gets.items():
-            app.router.add_get(path + slash, handler, expect_handler=on_expect)
-        path = "/db/{name}" + slash
-        app.router.add_delete(path, administration.delete, expect_handler=on_expect)
+    for method, path, handler in routes:
+        for form in {path, path.rstrip("/") + "/"}:
+            if method == "GET":
+                app.router.add_get(form, handler, expect_handler=on_expect)  # and HEAD
+            else:
+                app.router.add_route(method, form, handler, expect_handler=on_expect)
     return app
-
-
-def to_response(answer: Answer, alias: str = "") -> web.Response:
-    """Return `answer` as aiohttp's; `alias` is the bookmark's second header name or empty."""
-    headers = answer_headers(answer, alias)
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
 class QueryRoutes:
@@ -162,8 +154,8 @@ async def _answer_or_refuse(request: web.Request, handler: Handler) -> web.Strea
         return await handler(request)
     except web.HTTPException as exc:
         return _refuse_route(request, exc)
-    except (BodyTooLarge, BodySlow, NoRoom) as exc:
-        return _refuse_and_close(_BODY_FAULTS[type(exc)], str(exc))
+    except tuple(BODY_FAULTS) as exc:
+        return _refuse_and_close(BODY_FAULTS[type(exc)], str(exc))
     except ConnectionError:
         raise  # the client is gone: aiohttp's to clean up
     except Exception as exc:

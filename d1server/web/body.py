@@ -6,9 +6,12 @@ counted against the room that all large bodies of the node share.
 """
 
 import asyncio
+from collections.abc import Mapping
+from typing import Final
 
 from aiohttp import web
 
+from d1server.web.errors import Fault
 from d1server.web.limits import FAST_BODY_BYTES_MAX, body_s_max
 from proto.errors import RequestInvalid
 
@@ -23,6 +26,14 @@ class BodySlow(Exception):
 
 class NoRoom(Exception):
     """Too many large bodies are in memory: answer 503, nothing was done."""
+
+
+BODY_FAULTS: Final[Mapping[type[Exception], Fault]] = {
+    BodyTooLarge: Fault.BODY_TOO_LARGE,
+    BodySlow: Fault.REQUEST_SLOW,
+    NoRoom: Fault.OVERLOADED,
+}
+"""What the errors above are answered with; the connection closes after it."""
 
 
 class BodyRoom:

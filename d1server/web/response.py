@@ -9,6 +9,8 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
+from aiohttp import web
+
 from d1server.query import Answer
 from d1server.web.headers import BOOKMARK_HEADER
 
@@ -74,3 +76,9 @@ def answer_headers(answer: Answer, alias: str) -> dict[str, str]:
         headers[alias or BOOKMARK_HEADER] = answer.bookmark
     headers.update(retry_headers(answer))
     return headers
+
+
+def to_response(answer: Answer, alias: str = "") -> web.Response:
+    """Return `answer` as aiohttp's; `alias` is the bookmark's second header name or empty."""
+    headers = answer_headers(answer, alias)
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
