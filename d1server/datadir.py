@@ -125,7 +125,7 @@ def _identity(path: Path, role: str, disk: Disk) -> Identity:
         found = Identity(
             int(fields["format"]), str(fields["role"]), str(fields["node"]), str(fields["cluster"])
         )
-    except (OSError, ValueError, KeyError) as exc:
+    except (OSError, ValueError, KeyError, TypeError) as exc:
         raise DataDirRefused(f"{file} cannot be read ({exc!r}); restore it or this folder") from exc
     if found.format > FORMAT:
         raise DataDirRefused(

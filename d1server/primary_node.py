@@ -31,7 +31,7 @@ from d1server.primary_queries import PrimaryQueries
 from d1server.query import AdminRequest, Answer
 from d1server.replica_door import ReplicaDoor
 from d1server.tasks import Tasks
-from engine.errors import EngineError, StatementRefused
+from engine.errors import DatabaseDamaged, EngineError, StatementRefused
 from engine.ondemand import OnDemand, Retired
 from engine.resources import Resources
 from engine.transaction import steps_of
@@ -58,6 +58,7 @@ class PrimaryNode:
         self._catalog = Catalog()
         self._catalog_uuid = catalog_uuid(data.identity.cluster)
         self._databases: dict[bytes, PrimaryDatabase] = {}
+        self._reloading = asyncio.Lock()
         self._being_deleted: set[bytes] = set()
         self._started_at = time.time()
         served = ServedBy(config.name, config.region, is_primary=True)
@@ -109,12 +110,15 @@ class PrimaryNode:
                 time_ms=int(time.time() * 1000),
             )
         self._databases[self._catalog_uuid] = catalog = self._database(self._catalog_uuid)
-        async with catalog.demand.used() as opened:
-            await opened.committer.write(steps_of([CREATE_TABLE]))
-            known = (await opened.reads.run(steps_of([SELECT_COLUMNS])))[0]
-            if missing := missing_columns(known):
-                await opened.committer.write(steps_of(missing))
-        await self._reload_catalog()
+        try:
+            async with catalog.demand.used() as opened:
+                await opened.committer.write(steps_of([CREATE_TABLE]))
+                known = (await opened.reads.run(steps_of([SELECT_COLUMNS])))[0]
+                if missing := missing_columns(known):
+                    await opened.committer.write(steps_of(missing))
+            await self._reload_catalog()
+        except PrimaryError as exc:
+            raise DatabaseDamaged(f"the catalog, {folder}: {exc}") from exc
         await self._resources.io.call(self._data.finish_deletions)
         self._tell_strangers()
 
@@ -129,12 +133,13 @@ class PrimaryNode:
                 )
 
     async def _reload_catalog(self) -> None:
-        async with self._databases[self._catalog_uuid].demand.used() as opened:
-            found = (await opened.reads.run(steps_of([SELECT_ALL])))[0]
-        change = self._catalog.update(found)
-        for entry in change.added:
-            self._databases[entry.uuid] = self._database(entry.uuid)
-            self._on_durable(entry.uuid)  # a replica may have asked for it before we knew it
+        async with self._reloading:  # or an older reading could come last
+            async with self._databases[self._catalog_uuid].demand.used() as opened:
+                found = (await opened.reads.run(steps_of([SELECT_ALL])))[0]
+            change = self._catalog.update(found)
+            for entry in change.added:
+                self._databases[entry.uuid] = self._database(entry.uuid)
+                self._on_durable(entry.uuid)  # a replica may have asked before we knew it
 
     def _database(self, key: bytes) -> PrimaryDatabase:
         return PrimaryDatabase(

@@ -9,7 +9,7 @@ from d1server.refusals import answer_refusal, unknown_database
 from d1server.results import State, encode, to_answer
 from d1server.router import BookmarkAge, age_of
 from d1server.web.errors import Fault, refuse
-from engine.errors import EngineError
+from engine.errors import DatabaseDamaged, EngineError
 from engine.transaction import Step, steps_of, writes
 from primary.database import OpenPrimary, PrimaryDatabase
 from primary.errors import WriteUnknown
@@ -46,6 +46,9 @@ class PrimaryQueries:
             results = opened.reads.now(steps)
         except EngineError:
             return None  # the long way finds the same error, or has the time
+        # A commit on a thread may have been seen: then the long way waits for it.
+        if opened.log.head is not head or not opened.committer.is_settled:
+            return None
         return to_answer(results, request, self._served, State(head, opened.committer.page_count))
 
     def _write_now(
@@ -99,6 +102,9 @@ class PrimaryQueries:
             return await self._write(request, steps, opened)
         try:
             results = await opened.reads.run(steps)
+        except DatabaseDamaged as exc:
+            opened.committer.give_up(exc)
+            raise
         finally:
             seen = await opened.committer.wait_durable()
         return to_answer(results, request, self._served, State(seen, opened.committer.page_count))

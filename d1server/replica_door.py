@@ -79,6 +79,8 @@ class ReplicaDoor:
         """Say goodbye and end the link."""
         self._link.send(Goodbye(reason))
         self._link.close()
+        if self._feed is not None:
+            self._feed.close()  # its tasks hold databases open, which are closed next
 
     def wake(self, key: bytes) -> None:
         """Commits of this database became durable."""

@@ -96,9 +96,10 @@ class ReplicaNode:
             await self._tasks.cancel_all()
 
     async def _open_catalog(self, cluster: str) -> None:
-        self._catalog_database = self._database(catalog_uuid(cluster))
-        if self._catalog_database.is_here:
-            await self._read_catalog()
+        self._catalog_database = catalog = self._database(catalog_uuid(cluster))
+        if catalog.is_here:
+            self._catalog_reading = True
+            await self._follow_catalog()
 
     def _database(self, key: bytes) -> ReplicaDatabase:
         return ReplicaDatabase(
@@ -119,20 +120,27 @@ class ReplicaNode:
 
     def _on_moved(self, database: ReplicaDatabase) -> None:
         """Something of this database was written or applied."""
-        self._active[database.uuid] = database
-        self._receiver.ack_soon()
-        if database is self._catalog_database and not self._catalog_reading:
+        if database is not self._catalog_database:
+            self._acknowledge(database)
+        elif not self._catalog_reading:
             self._catalog_reading = True
             self._tasks.spawn(self._follow_catalog(), "catalog")
 
+    def _acknowledge(self, database: ReplicaDatabase) -> None:
+        self._active[database.uuid] = database
+        self._receiver.ack_soon()
+
     async def _follow_catalog(self) -> None:
+        """Read it; only then acknowledge it: whoever deletes a database waits for that."""
+        catalog = self._catalog_database
+        assert catalog is not None
         try:
-            catalog = self._catalog_database
-            while catalog is not None and catalog.applied_bookmark != self._catalog_read:
+            while catalog.applied_bookmark != self._catalog_read:
                 if not await self._read_catalog():
-                    return  # it is asked again when the catalog has moved
+                    break  # it is asked again when the catalog has moved
         finally:
             self._catalog_reading = False
+            self._acknowledge(catalog)
 
     async def _read_catalog(self) -> bool:
         """Begin to follow the catalog's new databases, forget deleted ones; whether it was read."""

@@ -45,6 +45,7 @@ class Flusher:
         self._waiting = DurabilityQueue()
         self._running: asyncio.Future[Bookmark] | None = None
         self._preparing: asyncio.Future[None] | None = None
+        self._between: list[Callable[[], None]] = []
         self._is_asked = False
         self.failure: Exception | None = None
 
@@ -79,9 +80,16 @@ class Flusher:
 
     async def finish(self) -> None:
         """Return once no thread is in the log any more; for its owner before closing it."""
-        for running in (self._running, self._preparing):
-            if running is not None:
-                await asyncio.wait([running])
+        while (running := self._running or self._preparing) is not None:
+            await asyncio.wait([running])
+            await asyncio.sleep(0)  # our own done callback comes first, and may start another
+
+    def between_flushes(self, work: Callable[[], None]) -> None:
+        """Do this while no flush runs: now, or before the next one. Not after a failure."""
+        if self._running is None:
+            work()
+        else:
+            self._between.append(work)
 
     def note_flushed(self, durable: Bookmark) -> None:
         """Somebody else, a thread with the writer, flushed the log up to `durable`."""
@@ -118,6 +126,9 @@ class Flusher:
             return
         self._durations.add(time.perf_counter() - self._started_at)
         self._log.mark_durable(flush.result())
+        between, self._between = self._between, []
+        for work in between:
+            work()
         self._start()  # the disk first, then the answers
         self._waiting.release(self._log.durable.seq)
         self._on_durable()

@@ -115,10 +115,12 @@ class LiveDatabase:
         The caller keeps `readers_out` below `POOL_READERS_MAX`.
         """
         assert self.readers_out < POOL_READERS_MAX
-        self.readers_out += 1
         if self._idle_readers:
-            return self._idle_readers.pop()
-        return SqlConnection.reader(self.path, self._limits)
+            reader = self._idle_readers.pop()
+        else:
+            reader = SqlConnection.reader(self.path, self._limits)
+        self.readers_out += 1
+        return reader
 
     def return_reader(self, reader: SqlConnection) -> None:
         """Take back a connection that `borrow_reader` gave."""

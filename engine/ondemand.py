@@ -61,6 +61,11 @@ class OnDemand(Generic[T]):
         self.last_used = time.monotonic()
 
     @property
+    def is_retired(self) -> bool:
+        """Nobody is let in any more."""
+        return self._is_retired
+
+    @property
     def is_used(self) -> bool:
         """Somebody is inside or waits to be."""
         return self._users > 0

@@ -120,13 +120,16 @@ def _patch(fd: int, start: Bookmark, log: CommitLog, disk: Disk) -> CommitPart |
     """Write the pages of all commits after `start` into the file; the last part, if any."""
     reader = log.reader(start)
     last: CommitPart | None = None
-    while parts := reader.next(_PATCH_BYTES):
-        images: dict[int, memoryview] = {}
-        for part in parts:
-            images.update(zip(part.pgnos, part.pages(), strict=True))
-        for pgno in sorted(images):
-            disk.pwrite(fd, images[pgno], (pgno - 1) * PAGE_SIZE)
-        last = parts[-1]
+    try:
+        while parts := reader.next(_PATCH_BYTES):
+            images: dict[int, memoryview] = {}
+            for part in parts:
+                images.update(zip(part.pgnos, part.pages(), strict=True))
+            for pgno in sorted(images):
+                disk.pwrite(fd, images[pgno], (pgno - 1) * PAGE_SIZE)
+            last = parts[-1]
+    finally:
+        reader.close()
     if last is not None:
         assert last.is_last, "a log ends with a whole commit"
         disk.truncate(fd, last.page_count * PAGE_SIZE)

@@ -30,12 +30,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+import apsw
+
 from engine.durability import Reached
 from engine.durations import Histogram
 from engine.errors import (
     BudgetExceeded,
     DatabaseDamaged,
     DeadlineExceeded,
+    EngineError,
     LogCorrupt,
     LogFailed,
 )
@@ -189,11 +192,14 @@ class Committer:
         await self._wait_durable(written.bookmark.seq)
         return written
 
+    def give_up(self, error: DatabaseDamaged) -> None:
+        """A read found the file damaged: no more from this state; the owner rebuilds it."""
+        self._flusher.fail(error)
+
     async def close(self) -> None:
         """Let what was begun end, make all durable, move the WAL into the file."""
-        for task in (self._worker, self._advancing):
-            if task is not None:
-                await asyncio.wait([task])
+        while (task := self._worker or self._advancing) is not None:
+            await asyncio.wait([task])
         if self._state is CommitterState.FENCED:
             await self._flusher.finish()
             return
@@ -204,7 +210,10 @@ class Committer:
             return  # fenced meanwhile: the owner rebuilds
         finally:
             await self._flusher.finish()
-        await self._threads.call(self._checkpoint_whole)
+        try:
+            await self._threads.call(self._checkpoint_whole)
+        except (EngineError, OSError, apsw.Error) as exc:  # the log has everything
+            logger.warning("%s: no checkpoint at closing: %s", self._live.uuid.hex(), exc)
         self._state = CommitterState.FENCED
 
     # --- order
@@ -261,7 +270,7 @@ class Committer:
                 if time.perf_counter() > turn_ends:
                     await asyncio.sleep(0)
                     turn_ends = time.perf_counter() + _TURN_S
-        except (LogFailed, DatabaseDamaged, OSError) as exc:
+        except (EngineError, OSError, apsw.Error) as exc:
             self._flusher.fail(exc)
         finally:
             self._worker = None
@@ -301,6 +310,9 @@ class Committer:
                 f"the write took longer than {self._deadline_s:g} s and was undone; "
                 "split it into smaller ones"
             ) from exc
+        except (LogFailed, DatabaseDamaged) as exc:
+            self._flusher.fail(exc)  # at once: who saw the commit must not be let go below
+            raise
         finally:
             self._flusher.note_flushed(self._log.durable)
             self._flusher.release_all()
@@ -371,7 +383,9 @@ class Committer:
 
     def _checkpoint_whole(self) -> None:
         if self._live.checkpoint(restart=True).is_whole:
-            self._live.advance_base(self._present())
+            base = self._present()
+            self._live.advance_base(base)
+            self._log.trim(self._keep(base.position))
 
     def _present(self) -> Base:
         assert self.is_settled

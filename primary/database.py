@@ -19,7 +19,7 @@ from engine.checksum import PageChecksums
 from engine.errors import EngineError
 from engine.live import LiveDatabase, Role
 from engine.log import CommitLog, LogEnds
-from engine.ondemand import OnDemand
+from engine.ondemand import OnDemand, Retired
 from engine.reads import Reads
 from engine.recovery import DB_NAME, LOG_NAME, Base, write_base
 from engine.resources import Resources
@@ -61,7 +61,7 @@ class PrimaryDatabase:
     ) -> None:
         """The database in `folder`, which `create_database` made; not opened yet.
 
-        `on_durable(uuid)` after commits became durable. Raises `LogCorrupt`, `OSError`.
+        `on_durable(uuid)` after commits became durable. Raises nothing: see `problem`.
         """
         self.folder = folder
         self.uuid = uuid
@@ -69,11 +69,22 @@ class PrimaryDatabase:
         self._resources = resources
         self._spawn = spawn
         self._on_durable = on_durable
-        self._ends = CommitLog.peek(folder / LOG_NAME, uuid, resources.disk)
-        self._broken: OpenPrimary | None = None
+        self._ends = self._peeked()
+        self._broken: OpenPrimary | None = None  # fenced, not closed yet
+        self._failed_log: CommitLog | None = None  # of a fenced one: to be rid of what failed
         self._pins: list[Bookmark] = []
         self._refused_until = 0.0
         self.demand: OnDemand[OpenPrimary] = OnDemand(self._open, self._close)
+
+    def _peeked(self) -> LogEnds:
+        """The ends of the closed log; if it cannot be read, a problem of this database only."""
+        try:
+            return CommitLog.peek(self.folder / LOG_NAME, self.uuid, self._resources.disk)
+        except (EngineError, OSError) as exc:
+            self.problem = f"the commit log cannot be read: {exc}"
+            logger.error("database %s: %s", self.uuid.hex(), self.problem)
+            start = genesis(self.uuid)
+            return LogEnds(start, start, bytes=0, page_count=0, checksum=0, time_ms=0)
 
     @property
     def durable(self) -> Bookmark:
@@ -176,6 +187,7 @@ class PrimaryDatabase:
         return OpenPrimary(log, live, reads, committer)
 
     async def _close(self, opened: OpenPrimary) -> None:
+        self._ends = _ends_of(opened.log)  # what is told of it while it closes
         await opened.committer.close()
         await opened.reads.finish()
         opened.live.close()
@@ -186,28 +198,32 @@ class PrimaryDatabase:
         """The committer gave up: take the database out of use and have it rebuilt."""
         logger.error("database %s is fenced and rebuilt: %s", self.uuid.hex(), error)
         self.problem = f"fenced: {error}"
-        self._broken, self.demand.current = self.demand.current, None
+        if (current := self.demand.current) is not None:
+            self._ends = _ends_of(current.log)
+            self._broken, self.demand.current = current, None
         self._spawn(self._rebuild(), f"rebuild:{self.uuid.hex()}")
 
     async def _rebuild(self) -> None:
         try:
             async with self.demand.used():
                 logger.warning("database %s was rebuilt from its log", self.uuid.hex())
+        except Retired:
+            logger.warning("database %s was fenced and is gone", self.uuid.hex())
         except DatabaseStopped:
             logger.error("database %s stays closed; the next request tries again", self.uuid.hex())
 
     async def _discard_broken(self) -> None:
         """Close what the failed log left, and forget its commits that are not durable."""
-        broken = self._broken
-        if broken is None:
-            return
-        await broken.committer.close()
-        await broken.reads.finish()
-        broken.live.close()
-        await self._resources.io.call(broken.log.drop_undurable)
-        self._ends = _ends_of(broken.log)
-        await self._resources.io.call(broken.log.close)
-        self._broken = None
+        if (broken := self._broken) is not None:
+            await broken.committer.close()
+            await broken.reads.finish()
+            self._broken, self._failed_log = None, broken.log
+            broken.live.close()
+        if (log := self._failed_log) is not None:
+            await self._resources.io.call(log.drop_undurable)  # may fail: tried at the next opening
+            self._ends = _ends_of(log)
+            await self._resources.io.call(log.close)
+            self._failed_log = None
 
 
 def _ends_of(log: CommitLog) -> LogEnds:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeAlias
 
-from engine.errors import DatabaseClosed, PositionTrimmed, PositionUnknown
+from engine.errors import EngineError, PositionTrimmed, PositionUnknown
 from engine.live import LiveDatabase
 from engine.ondemand import Retired
 from engine.resources import Resources
@@ -193,7 +193,7 @@ class ReplicaFeed:
             try:
                 async with self._places:
                     return await work()
-            except (DatabaseStopped, DatabaseClosed, OSError) as exc:
+            except (DatabaseStopped, EngineError, OSError) as exc:
                 logger.warning("feeding %s to %s: %s", uuid.hex(), self.link.peer, exc)
                 await asyncio.sleep(_TRY_AGAIN_S)
             except Retired:
@@ -217,12 +217,11 @@ class ReplicaFeed:
     async def _catch_up(self, progress: ReplicaProgress, database: PrimaryDatabase) -> None:
         """Stream from the log's files until the replica has what is durable."""
         async with database.demand.used() as opened:
-            assert progress.sent is not None
             try:
-                await self._stream_files(progress, opened)
+                return await self._stream_files(progress, opened)
             except (PositionTrimmed, PositionUnknown):
                 progress.fall_out()
-                await self._copy(progress, database)
+        return await self._copy(progress, database)
 
     async def _stream_files(self, progress: ReplicaProgress, opened: OpenPrimary) -> None:
         assert progress.sent is not None
@@ -275,7 +274,7 @@ class ReplicaFeed:
                 until = opened.log.durable
                 self.link.send(SnapshotEnd(Position.at(progress.uuid, until)))
                 progress.copied(base.position)
-                await self._catch_up(progress, database)
+                await self._stream_files(progress, opened)
 
     async def _read_pages(self, opened: OpenPrimary, first: int, count: int) -> bytes:
         async with opened.reads.inside():

@@ -9,6 +9,7 @@ Invariants:
    it raises anything but `LogFailed` or `DatabaseDamaged`, nothing was changed.
 2. `is_publishing` is true from just before a commit becomes visible to readers until its
    record is the log's head: a reader on another thread may then have seen more than the head.
+   It stays true when the record could not be made: such a commit will never be durable.
 """
 
 import time
@@ -19,7 +20,7 @@ from typing import Final
 import apsw
 
 from engine.capture import PageImages
-from engine.errors import DatabaseDamaged
+from engine.errors import DatabaseDamaged, EngineError
 from engine.live import LiveDatabase
 from engine.log import CommitLog
 from engine.transaction import Step, write
@@ -92,9 +93,11 @@ class Writer:
             results = write(
                 self._live.writer, steps, budget_s=budget_s, before_commit=before_commit
             )
-            self._log_commit(after_part)
-        finally:
+        except BaseException:
             self.is_publishing = False
+            raise
+        self._log_commit(after_part)
+        self.is_publishing = False
         return Written(results, self._log.head, self.page_count)
 
     def vacuum(self, after_part: Callable[[], None]) -> Written:
@@ -123,8 +126,10 @@ class Writer:
                 self._append([self._part(capture.read(end), None, is_last=True)])
             else:
                 self._log_in_parts(end, after_part)
-        except OSError as exc:
-            raise DatabaseDamaged(f"the WAL cannot be read after a commit: {exc}") from exc
+        except EngineError:
+            raise
+        except Exception as exc:
+            raise DatabaseDamaged(f"a commit could not be put into the log: {exc!r}") from exc
 
     def _log_in_parts(self, end: int, after_part: Callable[[], None] | None) -> None:
         before: CommitPart | None = None

@@ -89,6 +89,7 @@ class Applier:
         )
         self._state = ApplierState.INLINE
         self._worker: asyncio.Task[None] | None = None
+        self._early: list[CommitPart] | None = None  # what came before a partial commit is dropped
         self._arrived: list[CommitPart] = []
         self._arrived_bytes = 0
         self._is_asked = False
@@ -126,6 +127,12 @@ class Applier:
             self._chain = part.digest
         if not fresh or self._state is ApplierState.STOPPED:
             return
+        if self._early is not None:
+            self._early += fresh
+        else:
+            self._enter(fresh)
+
+    def _enter(self, fresh: list[CommitPart]) -> None:
         self._log.append(fresh)
         self._flusher.ask()
         if self._state is ApplierState.INLINE:
@@ -140,9 +147,20 @@ class Applier:
                 asyncio.get_running_loop().call_soon(self._apply_arrived)
 
     def drop_partial(self) -> None:
-        """Forget the parts of a commit whose rest will not come (the link broke)."""
-        self._log.drop_partial()
+        """Forget the parts of a commit whose rest will not come (the link broke).
+
+        A flush under way may be writing them: what comes meanwhile is kept until it is through.
+        """
         self._chain = self._log.head.digest
+        self._early = []
+        self._flusher.between_flushes(self._drop_partial_now)
+
+    def _drop_partial_now(self) -> None:
+        early, self._early = self._early, None
+        if early is not None:
+            self._log.drop_partial()
+            if early:
+                self._enter(early)
 
     async def close(self) -> None:
         """Apply and write what was taken, move the WAL into the file; blocking threads end."""

@@ -6,10 +6,11 @@ ended, hold every page that changed meanwhile. Both are collected in a folder be
 database's; only when they are complete does that folder take the database's place, and
 the usual recovery patches the one with the other.
 
-    <uuid>.copy/   the copy under way; worthless after a crash, removed at start
-    <uuid>.old/    what it replaced, for the moment of the exchange; removed at start
+    <uuid>.copy-<n>/  a copy under way; worthless after a crash, removed at start
+    <uuid>.old/       what it replaced, for the moment of the exchange; removed at start
 """
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,8 @@ from replica.errors import HistoryDiverged
 COPY_SUFFIX: Final = ".copy"
 OLD_SUFFIX: Final = ".old"
 
+_numbers = itertools.count(1)  # a copy given up may still be removed while the next one begins
+
 
 class FileCopy:
     """One copy under way; all methods block and belong on one thread at a time."""
@@ -35,7 +38,7 @@ class FileCopy:
         if begin.page_size != PAGE_SIZE:
             raise HistoryDiverged(f"the primary's pages have {begin.page_size} bytes")
         self._target = folder
-        self._folder = folder.with_name(folder.name + COPY_SUFFIX)
+        self._folder = folder.with_name(f"{folder.name}{COPY_SUFFIX}-{next(_numbers)}")
         self._resources = resources
         self._begin = begin
         self._until: Bookmark | None = None
@@ -108,7 +111,7 @@ class FileCopy:
 def remove_leftovers(databases: Path) -> None:
     """Remove what copies left in the folder of all databases when the node was killed."""
     for suffix in (COPY_SUFFIX, OLD_SUFFIX):
-        for left in databases.glob(f"*{suffix}"):
+        for left in databases.glob(f"*{suffix}*"):
             remove_folder(left)
 
 

@@ -24,7 +24,7 @@ from engine.live import LiveDatabase, Role
 from engine.log import CommitLog
 from engine.ondemand import OnDemand, Retired
 from engine.reads import Reads
-from engine.recovery import LOG_NAME
+from engine.recovery import LOG_NAME, read_base
 from engine.resources import Resources
 from proto.errors import ProtoError
 from proto.messages import Acked, SnapshotBegin, SnapshotEnd, SnapshotPages
@@ -277,7 +277,7 @@ class ReplicaDatabase:
     def begin_copy(self, message: SnapshotBegin) -> None:
         """A copy of the primary's file begins; one under way is worthless now."""
         self._drop_copy()
-        self.note_head(message.base.bookmark)
+        self._known_head = message.base.bookmark  # maybe older: the primary was restored
         copying = CopyUnderWay(self.folder, message, self._resources, self._moved)
         self._copying = copying
         copying.task = self._spawn(self._run_copy(copying), f"copy:{self.uuid.hex()}")
@@ -300,12 +300,14 @@ class ReplicaDatabase:
             copy = await copying.completed()
             copying.task = None  # from here on it is not to be cancelled
             async with self.demand.closed():
+                if self.demand.is_retired:
+                    return await self._resources.io.call(copy.abandon)
                 await self._resources.io.call(copy.install)
                 self.problem = ""
                 self._look()
-        except (EngineError, HistoryDiverged, OSError) as exc:
-            self.stop_because(exc)
-            return
+        except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
+            self._stop_and_heal(exc)
+            return None
         finally:
             if self._copying is copying:
                 self._copying = None
@@ -314,6 +316,7 @@ class ReplicaDatabase:
             for parts in copying.rest():
                 self._deliver(parts)
         await self._open_now()
+        return None
 
     async def _open_now(self) -> None:
         try:
@@ -347,7 +350,11 @@ class ReplicaDatabase:
                 ends = CommitLog.peek(log_folder, self.uuid, self._resources.disk)
                 self._position, self._checksum = ends.head, ends.checksum
                 self._page_count, self._log_bytes = ends.page_count, ends.bytes
-        except EngineError as exc:
+                if ends.page_count == 0:  # no commit came after the copy
+                    base = read_base(self.folder, self.uuid, self._resources.disk)
+                    if base is not None and base.position == ends.head:
+                        self._checksum, self._page_count = base.checksum, base.page_count
+        except (EngineError, OSError) as exc:
             self.problem = str(exc)
         self.waiter.reset(self._position.seq)
         self._note_lag()
@@ -415,19 +422,26 @@ class ReplicaDatabase:
         self._hooks.on_moved(self)
 
     async def _close(self, opened: OpenReplica) -> None:
+        self._note(opened)  # what is told of it while it closes
         await opened.applier.close()
         await opened.reads.finish()
-        self._checksum, self._page_count = opened.live.pages.rolling, opened.applier.page_count
-        self._position, self._log_bytes = opened.log.durable, opened.log.bytes_total
+        self._note(opened)
         opened.live.close()
         await self._resources.io.call(opened.log.close)
 
+    def _note(self, opened: OpenReplica) -> None:
+        self._checksum, self._page_count = opened.live.pages.rolling, opened.applier.page_count
+        self._position, self._log_bytes = opened.log.durable, opened.log.bytes_total
+
     def stop_because(self, error: Exception) -> None:
         """Take the database out of service and have the primary send a copy."""
-        if not self.problem:
-            self.problem = str(error) or repr(error)
-            logger.error("database %s is stopped: %s", self.uuid.hex(), self.problem)
-            self._spawn(self._ask_for_copy(), f"heal:{self.uuid.hex()}")
+        if not self.problem:  # else a copy was asked for
+            self._stop_and_heal(error)
+
+    def _stop_and_heal(self, error: Exception) -> None:
+        self.problem = str(error) or repr(error)
+        logger.error("database %s is stopped: %s", self.uuid.hex(), self.problem)
+        self._spawn(self._ask_for_copy(), f"heal:{self.uuid.hex()}")
 
     async def _ask_for_copy(self) -> None:
         """Not more often than `_ASK_AGAIN_S`: what made it fail may last (a full disk)."""

@@ -110,8 +110,9 @@ class Receiver:
             try:
                 link = await self._dial()
                 await self._follow_over(link)
-                pause = _PAUSE_S_MIN
-            except LinkLost as exc:
+            except (LinkLost, OSError) as exc:  # OSError: our own disk, when we are taken on
+                if self.state is ReceiverState.FOLLOWING:
+                    pause = _PAUSE_S_MIN
                 self._note(ReceiverState.CONNECTING, str(exc))
             except PeerRefused as exc:
                 self._note(ReceiverState.REFUSED, str(exc))

@@ -28,6 +28,7 @@ from primary.database import PrimaryDatabase
 from proto.api import Shape, decode_query
 from proto.tokens import Bookmark
 from replica.database import ReplicaDatabase
+from replica.receiver import ReceiverState
 from tests.cluster.relay import Relay, relaying
 
 EVENT_S_MAX = 20.0  # whatever a test waits for comes long before, or never
@@ -195,6 +196,10 @@ class NodeUnderTest:
         """Reads of this replica that wait: for a commit, or for the primary's word on one."""
         forwarder = self.replica._receiver.forwarder
         return self.replica_of().waiter.waiting + forwarder.waiting
+
+    @property
+    def is_following(self) -> bool:
+        return self.replica._receiver.state is ReceiverState.FOLLOWING
 
     def has_reached(self, seq: int, db: str = "shop") -> bool:
         found = self.node.find(db)
