@@ -23,10 +23,10 @@ const UNSENT = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH"
 
 /** Classify an answer; `shouldRetry` is the header `x-should-retry`: true, false or undefined. */
 export function outcomeOfAnswer(status, { isError, shouldRetry }) {
-  if (status < 300 && !isError) return Outcome.DONE;
+  if (!isError) return Outcome.DONE;
   if (shouldRetry === true) return Outcome.NOT_DONE;
   if (NOT_NOW.has(status) && shouldRetry === undefined) return Outcome.NOT_DONE;
-  if (shouldRetry === false && status >= 500) return Outcome.FINAL;
+  if (shouldRetry === false) return Outcome.FINAL;
   return status < 500 ? Outcome.REFUSED : Outcome.UNKNOWN;
 }
 

@@ -1,13 +1,15 @@
 /**
- * Requests over HTTP, sent again where that is safe (`retry.js` decides).
+ * D1's binding protocol over HTTP: requests, sent again where that is safe (`retry.js` decides).
  *
- * The connections are `fetch`'s own; there is nothing to close.
+ * A request is `POST /query` with an array of { sql, params }, which is one transaction. The
+ * answer is an array with one element for each, or one object with an `error`, whatever its
+ * status is. The connections are `fetch`'s own; there is nothing to close.
  */
 
 import { D1Error, QUERY } from "./errors.js";
 import { mayRepeat, nextDelayMs, Outcome, outcomeOfAnswer, outcomeOfFailure, RETRY } from "./retry.js";
 
-const BOOKMARK = "x-d1-bookmark";
+const BOOKMARK = "x-cf-d1-session-commit-token";
 // Longer than a node's own limits (5 s of waiting, 30 s of SQL), so that its answer comes first.
 const TIMEOUT_MS = 40_000;
 const NO_ANSWER = Object.freeze({ status: 0, results: [], text: "" });
@@ -24,9 +26,10 @@ export class Transport {
       throw new TypeError("connect(url, { database }) needs the name of the database");
     }
     const base = new URL(url);
-    base.pathname = `${base.pathname.replace(/\/+$/, "")}/db/${encodeURIComponent(database)}/raw`;
+    base.pathname = `${base.pathname.replace(/\/+$/, "")}/query`;
+    base.search = "?resultsFormat=ROWS_AND_COLUMNS";
     this.#url = base.href;
-    this.#headers = { "content-type": "application/json" };
+    this.#headers = { "content-type": "application/json", "x-d1-database": database };
     if (token !== undefined) this.#headers.authorization = `Bearer ${token}`;
     this.#fetch = fetch;
     this.#timeoutMs = timeoutMs;
@@ -34,12 +37,11 @@ export class Transport {
   }
 
   /**
-   * Run `statements` ({ sql, params }) as one transaction. Returns { results, bookmark }, with
-   * one { columns, rows, meta } per statement. Throws D1Error; `onBookmark` hears of the
-   * bookmark first, also of an answer that is an error.
+   * Run `statements` ({ sql, params }) as one transaction; return a { columns, rows, meta } for
+   * each. Throws D1Error; `onBookmark` hears of the bookmark first, also when it throws.
    */
   async run(statements, { bookmark, isRepeatable, onBookmark }) {
-    const body = JSON.stringify({ batch: statements });
+    const body = JSON.stringify(statements);
     const startedMs = performance.now();
     for (let tries = 1; ; tries += 1) {
       const answer = await this.#try(body, bookmark);
@@ -71,16 +73,26 @@ export class Transport {
 }
 
 function read(response, text) {
-  const shouldRetry = { true: true, false: false }[response.headers.get("x-should-retry")];
   const body = parsed(text);
-  const isError = !Array.isArray(body?.result) || body.success !== true;
+  const error = body?.error ?? body?.errors?.[0]?.message; // the latter from what is before D1
+  const isError = !Array.isArray(body);
   return {
-    outcome: outcomeOfAnswer(response.status, { isError, shouldRetry }),
-    results: isError ? [] : body.result.map(({ results, meta }) => ({ ...results, meta })),
-    text: body?.error ?? body?.errors?.[0]?.message ?? `Failed to parse body as JSON, got: ${text.slice(0, 200)}`,
+    outcome: outcomeOfAnswer(response.status, {
+      isError,
+      shouldRetry: shouldRetry(response.headers.get("x-should-retry"), error),
+    }),
+    status: response.status,
+    results: isError ? [] : body.map(({ results, meta }) => ({ ...results, meta })),
+    text: error ?? `Failed to parse body as JSON, got: ${text.slice(0, 200)}`,
     bookmark: response.headers.get(BOOKMARK),
     retryAfterMs: seconds(response.headers.get("retry-after")) * 1000,
   };
+}
+
+/** What the server says about sending the request again: by header, or by D1's words for it. */
+function shouldRetry(header, error) {
+  const said = { true: true, false: false }[header];
+  return said ?? (error?.startsWith("Network connection lost.") ? true : undefined);
 }
 
 function parsed(text) {

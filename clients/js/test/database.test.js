@@ -85,6 +85,18 @@ test("a batch is one transaction", async () => {
   assert.equal(await db.prepare("SELECT 1 FROM t WHERE id = 11").first(), null);
 });
 
+test("every number is a double, as in JavaScript", async () => {
+  const row = await db.prepare("SELECT typeof(?1) AS type, ?1 / 2 AS half").bind(5).first();
+  assert.deepEqual(row, { type: "real", half: 2.5 });
+});
+
+test("of several statements in one the last one's result stands, also in a batch", async () => {
+  const two = db.prepare("SELECT 1 AS a; SELECT 2 AS b");
+  assert.deepEqual((await two.all()).results, [{ b: 2 }]);
+  const results = await db.batch([two, db.prepare("SELECT 3 AS c")]);
+  assert.deepEqual(results.map(({ results: rows }) => rows), [[{ b: 2 }], [{ c: 3 }]]);
+});
+
 test("a batch takes only statements", async () => {
   await assert.rejects(db.batch([{ sql: "SELECT 1" }]), D1Error);
 });

@@ -65,6 +65,11 @@ test("what the server did not do is sent again, also a write", () =>
     assert.equal(requests.length, 3);
   }));
 
+test("D1's own words for a request that was not done are enough", () =>
+  against([{ body: { success: false, error: "Network connection lost. busy" } }, answerOk()], async (db) => {
+    assert.equal((await db.prepare("DELETE FROM t").run()).success, true);
+  }));
+
 test("tries are bounded, and then the outcome is told", () =>
   against([NOT_NOW], async (db, requests) => {
     await assert.rejects(db.prepare("SELECT 1").all(), { outcome: "not done" });
@@ -124,7 +129,7 @@ test("a bookmark older than the session's is ignored, one with an error is kept"
     [
       answerOk("00000001-00000002"),
       answerOk("00000001-00000001"),
-      { status: 400, headers: { "x-d1-bookmark": "00000001-00000003" }, body: { error: "no" } },
+      { status: 400, headers: { "x-cf-d1-session-commit-token": "00000001-00000003" }, body: { error: "no" } },
     ],
     async (db, requests) => {
       const session = db.withSession("first-primary");
@@ -134,7 +139,7 @@ test("a bookmark older than the session's is ignored, one with an error is kept"
       assert.equal(session.getBookmark(), "00000001-00000002");
       await assert.rejects(session.prepare("SELECT 1").all());
       assert.equal(session.getBookmark(), "00000001-00000003");
-      const sent = requests.map(({ headers }) => headers["x-d1-bookmark"]);
+      const sent = requests.map(({ headers }) => headers["x-cf-d1-session-commit-token"]);
       assert.deepEqual(sent, ["first-primary", "00000001-00000002", "00000001-00000002"]);
     },
   ));

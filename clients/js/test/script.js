@@ -6,7 +6,7 @@ export const HANG_UP = Symbol("hang up");
 export function answerOk(bookmark) {
   const results = { columns: ["a"], rows: [[1]] };
   return {
-    headers: bookmark ? { "x-d1-bookmark": bookmark } : {},
-    body: { success: true, result: [{ success: true, results, meta: { duration: 0.1 } }] },
+    headers: bookmark ? { "x-cf-d1-session-commit-token": bookmark } : {},
+    body: [{ success: true, results, meta: { duration: 0.1 } }],
   };
 }
