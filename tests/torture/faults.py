@@ -51,7 +51,7 @@ FAULTS = (
     Fault("eio-fdatasync-first", "fdatasync:error=EIO:when=3"),
     Fault("eio-fdatasync", "fdatasync:error=EIO:when=60"),
     Fault("eio-fdatasync-again", "fdatasync:error=EIO:when=40+25"),
-    Fault("enospc-pwrite", "pwrite64:error=ENOSPC:when=300"),
+    Fault("enospc-pwrite", "pwrite64:error=ENOSPC:when=120"),
     Fault("enospc-pwrite-again", "pwrite64:error=ENOSPC:when=200+97"),
     Fault("eio-fsync-at-start", "fsync:error=EIO:when=2+2", passes=False),
     Fault("eio-fsync", "fsync:error=EIO:when=12+5", passes=False),
