@@ -56,6 +56,8 @@ def read_sources() -> list[SourceFile]:
     files = []
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
+            if "node_modules" in path.parts:
+                continue
             text = path.read_text(encoding="utf-8")
             files.append(SourceFile(path.relative_to(ROOT), text, ast.parse(text, str(path))))
     return files

@@ -1,0 +1,108 @@
+"""A TCP relay that hands on what the primary sends only after a while, as a far network would.
+
+    with relaying("127.0.0.1", port) as relay:
+        with relay.lagging(0.5):      each byte of the primary takes half a second longer
+
+Order and content stay. It runs on a thread with an event loop of its own, because its users
+are tests without one. At most `PIECES_MAX` reads of a connection are on their way at a time.
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+READ_BYTES = 64 * 1024
+PIECES_MAX = 1024
+
+
+class LagRelay:
+    """See the module's head; made by `relaying`."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.port = 0
+        self._target = (host, port)
+        self._lag_s = 0.0
+
+    @contextmanager
+    def lagging(self, lag_s: float) -> Iterator[None]:
+        """Hold back for `lag_s` what the primary sends while the block runs."""
+        self._lag_s = lag_s
+        try:
+            yield
+        finally:
+            self._lag_s = 0.0
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection of the replica until either side ends it."""
+        try:
+            primary_reader, primary_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(PIECES_MAX)
+        pumps = [
+            asyncio.ensure_future(_pump(reader, primary_writer)),
+            asyncio.ensure_future(self._collect(primary_reader, pieces)),
+            asyncio.ensure_future(_deliver(pieces, writer)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.wait(pumps)
+            writer.transport.abort()
+            primary_writer.transport.abort()
+
+    async def _collect(
+        self, reader: asyncio.StreamReader, pieces: "asyncio.Queue[tuple[float, bytes]]"
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(READ_BYTES):
+                await pieces.put((asyncio.get_running_loop().time() + self._lag_s, data))
+
+
+async def _deliver(
+    pieces: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter
+) -> None:
+    with suppress(OSError):
+        while True:
+            due, data = await pieces.get()
+            await asyncio.sleep(due - asyncio.get_running_loop().time())
+            writer.write(data)
+            await writer.drain()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(READ_BYTES):
+            writer.write(data)
+            await writer.drain()
+
+
+@contextmanager
+def relaying(host: str, port: int) -> Iterator[LagRelay]:
+    """A relay to `host`:`port` that listens on a port of its own until the block ends."""
+    relay = LagRelay(host, port)
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(relay.accept, host, 0))
+    relay.port = server.sockets[0].getsockname()[1]
+    thread = threading.Thread(target=loop.run_forever, name="relay")
+    thread.start()
+    try:
+        yield relay
+    finally:
+        asyncio.run_coroutine_threadsafe(_end(server), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _end(server: asyncio.Server) -> None:
+    server.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others)
