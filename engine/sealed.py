@@ -83,8 +83,8 @@ class SealedSegments:
         while removed < excess and self._segments:
             oldest, *rest = self._segments
             tail = sealed_header(rest[0], self._uuid, self._disk).after.position if rest else end
-            if tail.seq > keep.seq:
-                break
+            if tail.seq > keep.seq or tail.seq < oldest.first.seq:
+                break  # needed, or sealed since `end` was read: a flush may run beside this
             self.tail = tail  # before the file is gone: readers must not be promised it
             self._remove(oldest)
             removed += oldest.bytes
