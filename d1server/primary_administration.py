@@ -33,7 +33,10 @@ from proto.errors import RequestInvalid
 if TYPE_CHECKING:
     from d1server.primary_node import PrimaryNode
 
-_COUNT_TABLES: Final = Statement("SELECT count(*) FROM sqlite_schema WHERE type = 'table'")
+_COUNT_TABLES: Final = Statement(  # the caller's, without SQLite's own and the server's
+    "SELECT count(*) FROM sqlite_schema WHERE type = 'table'"
+    " AND lower(substr(name, 1, 4)) NOT IN ('_cf_', '_d1_') AND substr(name, 1, 7) <> 'sqlite_'"
+)
 
 
 class Administration:
