@@ -1,7 +1,7 @@
 """D1's JSON bodies, as values.
 
-A query comes as `{"sql", "params"}` or `{"batch": [{"sql", "params"}, ...]}`; its answer is
-D1's envelope with one element per statement.
+A query comes as `{"sql", "params"}` or `{"batch": [{"sql", "params"}, ...]}`, on the binding
+also as the array alone; its answer is D1's envelope with one element per statement.
 
 Values: on this server's own surface JSON integers bind as INTEGER, other numbers as REAL,
 booleans as 0 or 1, an array of integers from 0 to 255 as a blob. Blobs go out as such arrays,
@@ -117,16 +117,22 @@ class _Member(msgspec.Struct, gc=False):
     params: list[Any] | None = None
 
 
-_BODY: Final = msgspec.json.Decoder(_Body)
+_Read: TypeAlias = _Body | list[_Member]
+
+_BODY: Final = msgspec.json.Decoder[_Read](_Body)
+_BODY_OR_MEMBERS: Final = msgspec.json.Decoder[_Read](_Read)
 _PLAIN: Final = frozenset({str, float, type(None)})
 
 
 def decode_query(body: bytes, dialect: Dialect = Dialect.NODE) -> tuple[Statement, ...]:
-    """Read a query's statements. Raises `RequestInvalid`."""
+    """Read a query's statements; the binding's may be an array. Raises `RequestInvalid`."""
+    decoder = _BODY_OR_MEMBERS if dialect is Dialect.BINDING else _BODY
     try:
-        query = _BODY.decode(body)
+        query = decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
-        query = _decode_again(body, exc)
+        query = _decode_again(body, decoder, exc)
+    if isinstance(query, list):
+        return _batch(query, dialect)
     sql = query.sql
     if query.batch is not None:
         if sql is not msgspec.UNSET or query.params is not None:
@@ -199,7 +205,7 @@ def _param(value: object, place: str) -> SqlValue:
     )
 
 
-def _decode_again(body: bytes, error: Exception) -> _Body:
+def _decode_again(body: bytes, decoder: msgspec.json.Decoder[_Read], error: Exception) -> _Read:
     """Decode what the fast decoder refused, if only for half a surrogate pair; or refuse it.
 
     JavaScript may send such a half, which is no character: it becomes U+FFFD three times, as at D1.
@@ -211,7 +217,7 @@ def _decode_again(body: bytes, error: Exception) -> _Body:
     try:
         loaded = json.loads(body, parse_constant=_refuse_constant)
         text = json.dumps(loaded, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        return _BODY.decode(text.decode("utf-8", "replace"))
+        return decoder.decode(text.decode("utf-8", "replace"))
     except msgspec.ValidationError as exc:
         raise RequestInvalid(_explained(str(exc))) from None
     except (ValueError, RecursionError) as exc:

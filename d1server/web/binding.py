@@ -17,7 +17,6 @@ from d1server.web.binding_call import (
     read_call,
     to_binding_body,
     to_binding_headers,
-    to_query_body,
     unwrap,
 )
 from d1server.web.body import BODY_FAULTS, Body
@@ -63,7 +62,7 @@ class BindingRoutes:
                 return _to_response(refuse(Fault.REQUEST_INVALID, _NO_DUMP), wishes, status=400)
             call = read_call(head)
             wishes = call.wishes
-            query = call.request(to_query_body(await body.read()))
+            query = call.request(await body.read())
             return _to_response(await answered(self._node.queries, query), wishes)
         except tuple(BODY_FAULTS) as exc:
             response = _to_response(refuse(BODY_FAULTS[type(exc)], str(exc)), wishes)

@@ -99,11 +99,6 @@ def _read_wishes(headers: Pairs) -> Wishes:
     return read_wishes(wanted)
 
 
-def to_query_body(body: bytes) -> bytes:
-    """The body as the REST API has it: an array of statements is a batch."""
-    return b'{"batch":%b}' % body if body.lstrip().startswith(b"[") else body
-
-
 def to_binding_body(answer: Answer) -> bytes:
     """What the binding's client reads: the elements, or the one error."""
     if answer.status == 200:

@@ -98,6 +98,22 @@ def test_every_number_binds_as_a_double(dialect: Dialect) -> None:
     assert isinstance(decode_query(batch, dialect)[0].params[0], float)
 
 
+def test_the_binding_sends_arrays_too() -> None:
+    """An array is a batch there, and nowhere else; halves of characters are read in it."""
+    body = b'[{"sql":"a","params":[5]},{"sql":"\\ud800"}]'
+    assert [(one.sql, one.params) for one in decode_query(body, Dialect.BINDING)] == [
+        ("a", (5.0,)),
+        ("\ufffd" * 3, ()),
+    ]
+    for dialect in (Dialect.NODE, Dialect.REST):
+        with pytest.raises(RequestInvalid, match=r"expected `object`, got `array`"):
+            decode_query(body, dialect)
+    with pytest.raises(RequestInvalid, match=r"^No SQL statements detected\.$"):
+        decode_query(b"[]", Dialect.BINDING)
+    with pytest.raises(RequestInvalid, match="not JSON"):
+        decode_query(b'[{"sql":"a"}],"x":1', Dialect.BINDING)
+
+
 @pytest.mark.parametrize("param", [b"1e999", b"9" * 400, b"{}", b"[256]", b"[true]", b"[[1]]"])
 def test_what_is_no_value_is_refused_with_its_place(param: bytes) -> None:
     with pytest.raises(RequestInvalid, match=r"params\[0\]|the body is not JSON|out of range"):

@@ -4,6 +4,7 @@ The nodes are those of `tests/cluster`, so a test can hold, slow or cut a replic
 """
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -61,12 +62,12 @@ class HttpNode:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send one request; `body` is JSON, or bytes as they are."""
-        data = body if isinstance(body, bytes) or body is None else orjson.dumps(body)
+        text = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
+        data = io.BytesIO(text) if text else None
         async with self._http.request(
             method, self.url + path, data=data, headers=headers, allow_redirects=False
         ) as response:
-            text = await response.read()
-            return Reply(response.status, response.headers, json.loads(text))
+            return Reply(response.status, response.headers, json.loads(await response.read()))
 
     async def rest(self, method: str, path: str = "", body: object = None) -> Reply:
         """Call D1's REST API; `path` is what stands behind `.../d1/database`."""
