@@ -27,6 +27,7 @@ ENV_PREFIX: Final = "D1SERVER_"
 REPLICATION_PORT_OFFSET: Final = 100  # leaves room for replicas on the ports after the primary's
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 REGION_PATTERN: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
+URL_PATTERN: Final = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?", re.ASCII)
 SIZE_PATTERN: Final = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
 SIZE_UNITS: Final = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024 * GIB}
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -80,6 +81,7 @@ class NodeConfig:
     listen: Address = DEFAULT_LISTEN  # HTTP
     replication: Address | None = None  # where replicas call; set exactly on a primary
     primary: Address | None = None  # its replication address; set exactly on a replica
+    public_url: str | None = None  # in signed URLs, where clients cannot reach `listen` itself
     region: str = "ENAM"  # shown in `meta.served_by_region`
     name: str  # shown in `meta.served_by` and in the primary's list of replicas
     query_deadline_s: float = 30.0  # D1's own limit for one request
@@ -101,6 +103,13 @@ def _parse_text(value: object) -> str:
 
 def _parse_address(value: object) -> Address:
     return Address.parse(_parse_text(value))
+
+
+def _parse_url(value: object) -> str:
+    text = _parse_text(value).rstrip("/")
+    if not URL_PATTERN.fullmatch(text):
+        raise ValueError("wants a URL such as https://db.example.com")
+    return text
 
 
 def _parse_path(value: object) -> Path:
@@ -174,6 +183,7 @@ PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "listen": _parse_address,
     "replication": _parse_address,
     "primary": _parse_address,
+    "public_url": _parse_url,
     "region": _parse_region,
     "name": _parse_name,
     "query_deadline_s": _seconds(0.01, 3600),

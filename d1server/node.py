@@ -9,13 +9,14 @@ import asyncio
 import gc
 import logging
 import resource
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import apsw
 
-from d1server.config import NodeConfig, Role
+from d1server.config import Address, NodeConfig, Role
 from d1server.datadir import open_data_dir
 from d1server.primary_node import PrimaryNode
 from d1server.replica_node import ReplicaNode
@@ -69,8 +70,16 @@ async def run_node(config: NodeConfig) -> None:
                 "%s %s (%s) serves http://%s:%s", config.role.value, config.name, config.region,
                 *front.address,
             )  # fmt: skip
+            if node.transfers is not None and config.public_url is None:
+                node.transfers.base_url = url_at(*front.address)
             settle_garbage_collector()
             await asyncio.get_running_loop().create_future()
+
+
+def url_at(host: str, port: int) -> str:
+    """The URL of this node as far as it can tell; if it listens everywhere, by its host name."""
+    is_everywhere = host in ("0.0.0.0", "::")
+    return f"http://{Address(socket.gethostname() if is_everywhere else host, port)}"
 
 
 def check_sqlite(version: str) -> None:

@@ -54,6 +54,7 @@ class Administration:
             "update": self._change,
             "delete": self._delete,
             "vacuum": self._vacuum,
+            "export": self._export,
         }
         assert self._operations.keys() == ADMIN_OPS
 
@@ -144,6 +145,10 @@ class Administration:
             written = await opened.committer.vacuum()
         sizes = {"size_before": before * PAGE_SIZE, "size_after": written.page_count * PAGE_SIZE}
         return success(sizes, bookmark=written.bookmark.text)
+
+    async def _export(self, request: AdminRequest) -> Answer:
+        database = self._node.database(self._entry(request))
+        return await self._node.transfers.exports.answer(database, request.body)
 
     async def _described(self, entry: CatalogEntry, wanted: Collection[str]) -> dict[str, object]:
         measured = self._measured(entry)

@@ -31,6 +31,7 @@ from d1server.primary_queries import PrimaryQueries
 from d1server.query import AdminRequest, Answer
 from d1server.replica_door import ReplicaDoor
 from d1server.tasks import Tasks
+from d1server.transfers import Transfers
 from engine.errors import DatabaseDamaged, EngineError, StatementRefused
 from engine.ondemand import OnDemand, Retired
 from engine.resources import Resources
@@ -64,6 +65,12 @@ class PrimaryNode:
         served = ServedBy(config.name, config.region, is_primary=True)
         self._queries = PrimaryQueries(self.find, served)
         self._administration = Administration(self)
+        self._transfers = Transfers(
+            data,
+            resources,
+            spawn=self._tasks.spawn,
+            base_url=config.public_url or f"http://{config.listen}",
+        )
         self._doors: list[ReplicaDoor] = []
         self.replication_address: tuple[str, int]  # while running: where replicas call
 
@@ -76,6 +83,7 @@ class PrimaryNode:
         Stop order: links, background tasks, databases (each made durable and checkpointed).
         """
         await self._open_catalog()
+        await self._transfers.open()
         address = self._config.replication
         assert address is not None, "a primary has a replication address"
         server = await listen(address.host, address.port, self._welcome)
@@ -96,6 +104,7 @@ class PrimaryNode:
             server.close()
             for door in list(self._doors):
                 door.close("the primary is stopping")
+            await self._transfers.close()
             await self._close_databases()
             await self._tasks.cancel_all()
 
@@ -274,6 +283,11 @@ class PrimaryNode:
         return await self._administration.answer(request)
 
     @property
+    def transfers(self) -> Transfers:
+        """Exports and imports."""
+        return self._transfers
+
+    @property
     def catalog(self) -> Catalog:
         """Which databases there are."""
         return self._catalog
@@ -320,6 +334,7 @@ class PrimaryNode:
         late = await self.wait_catalog_known()
         for door in self._doors:
             door.forget(entry.uuid)
+        await self._transfers.forget(entry.uuid)
         await database.demand.retire()
         await self._resources.io.call(self._data.delete, entry.uuid)
         return late

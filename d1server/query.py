@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from proto.api import Dialect, Shape
 
 if TYPE_CHECKING:
+    from d1server.transfers import Transfers
     from proto.api import Statement
     from proto.tokens import Bookmark
 
@@ -121,7 +122,9 @@ QUERY_OPS: Final[Mapping[str, tuple[Dialect, Shape]]] = {
     "binding/query": (Dialect.BINDING, Shape.OBJECTS),
     "binding/raw": (Dialect.BINDING, Shape.ARRAYS),
 }
-ADMIN_OPS: Final = frozenset({"create", "list", "info", "replace", "update", "delete", "vacuum"})
+ADMIN_OPS: Final = frozenset(
+    {"create", "list", "info", "replace", "update", "delete", "vacuum", "export"}
+)
 BOOKMARK_OP: Final = "bookmark"  # will this bookmark ever be satisfied?
 
 _QUERY_OP_OF: Final = {meaning: name for name, meaning in QUERY_OPS.items()}
@@ -157,6 +160,10 @@ class NodeView(Protocol):
 
     def readiness(self) -> tuple[bool, list[str]]:
         """Return whether the node may be sent requests, and why not."""
+
+    @property
+    def transfers(self) -> Transfers | None:
+        """Files that its signed URLs lead to; None: this node makes no such URLs."""
 
     async def administer(self, request: AdminRequest) -> Answer:
         """Run one administration call; a replica forwards it."""

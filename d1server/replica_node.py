@@ -243,6 +243,11 @@ class ReplicaNode:
         """Where queries go."""
         return self._queries
 
+    @property
+    def transfers(self) -> None:
+        """Exports and imports are the primary's: its answers name its own URLs."""
+        return
+
     async def administer(self, request: AdminRequest) -> Answer:
         """Administration is the primary's."""
         try:

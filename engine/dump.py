@@ -12,7 +12,8 @@ triggers along.
 The caller sees to it that all of it is read from one snapshot.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ class DumpOptions:
         return not self.tables or not self.tables.isdisjoint(names)
 
 
-def dump(sandbox: Sandbox, options: DumpOptions) -> Iterator[str]:
+def dump(sandbox: Sandbox, options: DumpOptions) -> Generator[str, None, None]:
     """Yield the lines, without their ends, within `Sandbox.limit_time` and a transaction.
 
     Raises `StatementRefused`, and what `Sandbox.refusal` makes of apsw's errors.
@@ -105,13 +106,12 @@ def _inserts(sandbox: Sandbox, table: str) -> Iterator[str]:
     begin = f"INSERT INTO {name_literal(table)} ({','.join(names)}) VALUES("
     source = f"FROM {name_literal(table)} NOT INDEXED"
     count = 0
-    cursor = sandbox.connection.cursor()
     try:
-        for row in cursor.execute(f"SELECT {','.join(names)} {source}"):
-            yield begin + ",".join([literal(value) for value in row]) + ");"
-            count += 1
+        with _cursor(sandbox) as cursor:
+            for row in cursor.execute(f"SELECT {','.join(names)} {source}"):
+                yield begin + ",".join([literal(value) for value in row]) + ");"
+                count += 1
     except UnicodeDecodeError:  # this row has text that is not UTF-8
-        cursor.close(True)
         yield from _inserts_as_bytes(sandbox, begin, names, f"{source} LIMIT -1 OFFSET {count}")
 
 
@@ -123,13 +123,13 @@ def _inserts_as_bytes(
         f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
         for name in names
     )
-    for row in sandbox.connection.cursor().execute(f"SELECT {wanted} {source}"):
-        pairs = zip(row[::2], row[1::2], strict=True)
-        values = [
-            text_of_bytes(value) if kind == "text" and isinstance(value, bytes) else literal(value)
-            for kind, value in pairs
-        ]
-        yield begin + ",".join(values) + ");"
+    with _cursor(sandbox) as cursor:
+        for row in cursor.execute(f"SELECT {wanted} {source}"):
+            values = [
+                text_of_bytes(value) if kind == "text" else literal(value)
+                for kind, value in zip(row[::2], row[1::2], strict=True)
+            ]
+            yield begin + ",".join(values) + ");"
 
 
 def _others(sandbox: Sandbox, options: DumpOptions) -> Iterator[str]:
@@ -145,7 +145,18 @@ def _others(sandbox: Sandbox, options: DumpOptions) -> Iterator[str]:
 
 
 def _rows(sandbox: Sandbox, sql: str) -> list[tuple[Any, ...]]:
-    return list(sandbox.connection.cursor().execute(sql))
+    with _cursor(sandbox) as cursor:
+        return list(cursor.execute(sql))
+
+
+@contextmanager
+def _cursor(sandbox: Sandbox) -> Iterator[apsw.Cursor]:
+    """A cursor that holds no snapshot open when the block has ended, however it ended."""
+    cursor = sandbox.connection.cursor()
+    try:
+        yield cursor
+    finally:
+        cursor.close(True)
 
 
 def _is_hidden(name: str) -> bool:

@@ -7,7 +7,9 @@ for what a single opcode of SQLite may take.
 
 The gate bounds the WAL: while it is held, no new read starts on a thread, the running ones
 drain within their deadline, and a checkpoint can begin the WAL anew. Inline reads need no
-gate, they end before the loop does anything else.
+gate, they end before the loop does anything else. A *long snapshot* (an export) stays
+outside the gate: it would hold writes up for minutes. The WAL grows meanwhile, up to the bound
+at which the committer has the snapshot stopped.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from engine.transaction import SqlConnection, Step, read
 from proto.api import StatementResult
 
 INLINE_BUDGET_S: Final = 0.001
+_STOP_AGAIN_S: Final = 0.05
 
 
 class Reads:
@@ -34,6 +37,7 @@ class Reads:
         self._deadline_s = deadline_s
         self._places = asyncio.Semaphore(POOL_READERS_MAX)
         self._inside = 0
+        self._snapshots: list[SqlConnection] = []
         self._is_finished = False
         self._gate = asyncio.Event()
         self._gate.set()
@@ -73,6 +77,36 @@ class Reads:
                 "add an index, or ask for less at a time"
             ) from exc
 
+    @property
+    def has_snapshots(self) -> bool:
+        """A long snapshot is held: the WAL cannot begin anew."""
+        return bool(self._snapshots)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[SqlConnection]:
+        """A reader for a read of minutes, outside the gate; the caller begins and ends.
+
+        Whoever runs something on it ends when it is interrupted: `stop_snapshots` does that,
+        again and again. Raises `DatabaseClosed`.
+        """
+        async with self._places:
+            if self._is_finished:
+                raise DatabaseClosed("the database was closed under a request")
+            reader = self._live.borrow_reader()
+            self._snapshots.append(reader)
+            try:
+                yield reader
+            finally:
+                self._snapshots.remove(reader)
+                self._live.return_reader(reader)
+
+    async def stop_snapshots(self) -> None:
+        """Return once no long snapshot is held any more."""
+        while self._snapshots:
+            for reader in self._snapshots:
+                reader.sandbox.interrupt()
+            await asyncio.sleep(_STOP_AGAIN_S)
+
     @asynccontextmanager
     async def inside(self) -> AsyncIterator[None]:
         """Within this, the database is not closed and its WAL is not begun anew.
@@ -104,4 +138,5 @@ class Reads:
     async def finish(self) -> None:
         """Let nobody in any more, and return once all have left; before closing `live`."""
         self._is_finished = True
+        await self.stop_snapshots()
         await self._none_inside.wait()

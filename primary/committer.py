@@ -61,6 +61,7 @@ _QUEUE_MAX: Final = 4096
 _PENDING_BYTES_MAX: Final = 32 * 1024 * 1024
 CHECKPOINT_FRAMES: Final = 4000  # 16 MB of WAL: some 10 ms of checkpoint
 WAL_FRAMES_MAX: Final = 16 * CHECKPOINT_FRAMES  # then reads on threads are held back
+SNAPSHOT_FRAMES_MAX: Final = 16 * WAL_FRAMES_MAX  # 4 GiB: then an export is stopped
 BASE_LOG_BYTES: Final = 64 * 1024 * 1024  # so much log is patched in well under a second
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
@@ -135,6 +136,11 @@ class Committer:
     def is_settled(self) -> bool:
         """Everything that a read can see now is durable."""
         return self._log.durable == self._log.head and not self._writer.is_publishing
+
+    @property
+    def visible(self) -> Bookmark | None:
+        """The commit that a read which begins now sees; None while a thread publishes one."""
+        return None if self._writer.is_publishing else self._log.head
 
     async def wait_durable(self) -> Bookmark:
         """Return once all that a read could have seen by now is durable; the durable bookmark.
@@ -356,7 +362,10 @@ class Committer:
 
     async def _checkpoint(self) -> None:
         """Move the WAL into the file; everything is durable and the writer is ours."""
-        if self._writer.wal_frames >= WAL_FRAMES_MAX:
+        frames = self._writer.wal_frames
+        if frames >= SNAPSHOT_FRAMES_MAX and self._reads.has_snapshots:
+            await self._reads.stop_snapshots()
+        if frames >= WAL_FRAMES_MAX and not self._reads.has_snapshots:
             async with self._reads.held():
                 done = await self._threads.call(self._live.checkpoint, restart=True)
         else:

@@ -26,6 +26,7 @@ def node_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file."),
         click.option("--data-dir", metavar="DIR", help=DATA_DIR_HELP),
         click.option("--listen", metavar="HOST:PORT", help=LISTEN_HELP),
+        click.option("--public-url", metavar="URL", help="Where clients reach this node."),
         click.option("--region", metavar="NAME", help="Shown in every answer's meta."),
         click.option("--name", metavar="NAME", help="This node's own name."),
         click.option("--query-deadline-s", metavar="S", help="A query is stopped after it."),

@@ -26,6 +26,7 @@ from d1server.web.limits import ADMIN_BODY_BYTES_MAX
 from d1server.web.response import to_response
 from d1server.web.rest import RestRoutes
 from d1server.web.route import Handler, Route
+from d1server.web.transfers import TransferRoutes
 from proto.api import Shape
 
 ExpectHandler = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
@@ -58,6 +59,7 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
         Route("GET", "/metrics", health.metrics),
         *RestRoutes(node, front).routes(),
         *BindingRoutes(node, front).routes(),
+        *TransferRoutes(node, front).routes(),
     ]
     on_expect = _on_expect(front.limits.body_bytes_max)
     for method, path, handler in routes:

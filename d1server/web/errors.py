@@ -33,6 +33,7 @@ class Fault(enum.Enum):
     SQL_REFUSED = "SQLite or a limit said no"
     BOOKMARK_FOREIGN = "a bookmark of another database, another history or the future"
     DATABASE_EXISTS = "the name is taken"
+    URL_REFUSED = "a signed URL that is forged or too old"
     DATABASE_UNKNOWN = "no database has this name"
     ROUTE_UNKNOWN = "nothing is served at this path"
     METHOD_WRONG = "this path has other methods"
@@ -53,6 +54,7 @@ REFUSALS: Final = {
     Fault.SQL_REFUSED: Refusal(400, 7500),
     Fault.BOOKMARK_FOREIGN: Refusal(400, 7400),
     Fault.DATABASE_EXISTS: Refusal(400, 7502),
+    Fault.URL_REFUSED: Refusal(403, 7403),
     Fault.DATABASE_UNKNOWN: Refusal(404, 7404),
     Fault.ROUTE_UNKNOWN: Refusal(404, 7404),
     Fault.METHOD_WRONG: Refusal(405, 7405),

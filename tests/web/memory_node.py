@@ -107,6 +107,8 @@ class MemoryNode:
     def readiness(self) -> tuple[bool, list[str]]:
         return not self.reasons, self.reasons
 
+    transfers = None
+
     async def administer(self, request: AdminRequest) -> Answer:
         self.administered.append(request)
         shown = {"op": request.op, "name": request.database, "bytes": len(request.body)}
