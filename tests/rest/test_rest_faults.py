@@ -3,11 +3,16 @@
 import asyncio
 from pathlib import Path
 
+import aiohttp
+import pytest
+
 from d1server.catalog import SELECT_COLUMNS, missing_columns
+from d1server.web.serve import serving
 from engine.transaction import steps_of
 from proto.api import Statement, StatementResult
 from tests.cluster.running_cluster import until
 from tests.rest.http_cluster import REST, http_cluster
+from tests.web.memory_node import MemoryNode
 
 
 async def test_without_a_primary_nothing_is_done_and_that_is_said(tmp_path: Path) -> None:
@@ -85,3 +90,25 @@ async def test_a_catalog_of_an_older_program_is_altered_when_the_primary_starts(
         assert made.status == 200
         await until(lambda: nodes.replica.node.node.find("new") is not None, "the replica has it")
         assert nodes.replica.node.node.find("old") is not None
+
+
+async def test_a_bug_is_told_to_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    """500 in D1's envelope, not to be sent again; the binding's client gets it as an error."""
+    node = MemoryNode()
+    async with (
+        serving(node, "127.0.0.1", 0) as front,
+        aiohttp.ClientSession(f"http://{front.address[0]}:{front.address[1]}") as http,
+    ):
+        for path in ("query", "raw"):
+            async with http.post(f"{REST}/shop/{path}", json={"sql": "BUG"}) as response:
+                assert response.status == 500
+                assert response.headers["x-should-retry"] == "false"
+                error = (await response.json())["errors"][0]
+                assert error["code"] == 7500
+                assert error["message"].startswith("internal error; reference = ")
+        named = {"x-d1-database": "shop"}
+        async with http.post("/query", json={"sql": "BUG"}, headers=named) as response:
+            assert response.status == 200
+            assert (await response.json())["error"].startswith("internal error; reference = ")
+        assert "ZeroDivisionError" in caplog.text
+    node.close()

@@ -111,6 +111,20 @@ async def test_values_that_json_cannot_hold(nodes: HttpCluster) -> None:
         assert reply.result[0]["results"] == [{"a": "\ufffd" * 3 + "x", "n": 3}]
 
 
+@pytest.mark.parametrize("value", ["CAST(x'41ff' AS TEXT)", "char(55296)"])
+async def test_text_that_is_no_text_is_refused(nodes: HttpCluster, value: str) -> None:
+    """D1 gives U+FFFD for what is not UTF-8; here the text says how to read the bytes.
+
+    The SQLite interface for Python gives a TEXT value as characters or not at all.
+    """
+    if nodes.primary.node.node.find("bytes") is None:
+        await nodes.create("bytes")
+    for node in nodes.nodes:
+        reply = await node.rest("POST", "/bytes/query", {"sql": f"SELECT {value} AS a"})
+        assert reply.error == (400, 7500, "a TEXT value is not valid UTF-8")
+        assert isinstance(await node.rows("bytes", f"SELECT CAST({value} AS BLOB) AS a"), list)
+
+
 async def test_bodies_in_chunks_and_without_a_type(nodes: HttpCluster) -> None:
     """What the body is, is known: no header needs to say it; unknown headers change nothing."""
     await nodes.create("chunks")
