@@ -50,6 +50,8 @@ def age_of(
         return BookmarkAge.AHEAD
     if bookmark.token == state.token:
         return BookmarkAge.REACHED if bookmark.digest == state.digest else BookmarkAge.FORKED
+    if bookmark.seq > state.seq:  # of an earlier epoch, and numbers never go back
+        return BookmarkAge.FORKED
     digest = digest_at(bookmark.token.seq)
     if digest is not None and digest != bookmark.digest:
         return BookmarkAge.FORKED

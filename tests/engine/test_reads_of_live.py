@@ -1,0 +1,145 @@
+"""Reads of a live database: short ones inline, long ones on threads, all stopped when asked."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.errors import BudgetExceeded, DatabaseClosed, DeadlineExceeded, StatementRefused
+from engine.live import POOL_READERS_MAX
+from engine.reads import Reads
+from engine.transaction import Step, steps_of
+from proto.api import Statement
+from tests.primary.opened_primary import PrimaryUnderTest, opened_primary, turns
+
+FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+LONG = FOREVER.replace("FROM n) SELECT", "FROM n WHERE i < 100000) SELECT")
+
+
+def steps(*texts: str) -> list[Step]:
+    return steps_of([Statement(text) for text in texts])
+
+
+@pytest.fixture
+async def made(tmp_path: Path) -> AsyncIterator[PrimaryUnderTest]:
+    async with opened_primary(tmp_path / "db", deadline_s=0.5) as made:
+        yield made
+
+
+@pytest.fixture
+async def reads(made: PrimaryUnderTest) -> Reads:
+    return (await made.open()).reads
+
+
+async def test_a_read_over_its_budget_goes_on_on_a_thread(reads: Reads) -> None:
+    with pytest.raises(BudgetExceeded):
+        reads.now(steps(LONG))
+    assert (await reads.run(steps(LONG)))[0].rows == [(100_000,)]
+
+
+async def test_the_loop_goes_on_meanwhile(reads: Reads) -> None:
+    slow = asyncio.create_task(reads.run(steps(LONG)))
+    seen = 0
+    while not slow.done():
+        assert reads.now(steps("SELECT count(*) FROM t"))[0].rows == [(0,)]
+        seen += 1
+        await asyncio.sleep(0)
+    assert seen > 2
+    await slow
+
+
+async def test_a_read_past_its_deadline_is_stopped(reads: Reads) -> None:
+    with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
+        await reads.run(steps(FOREVER))
+
+
+async def test_a_cancelled_read_is_stopped_at_once(made: PrimaryUnderTest, reads: Reads) -> None:
+    """Its thread and its connection are free again, long before the deadline."""
+    opened = await made.open()
+    read = asyncio.create_task(reads.on_thread(steps(FOREVER)))
+    await turns()
+    assert opened.live.readers_out == 1
+    read.cancel()
+    async with asyncio.timeout(0.4):
+        await asyncio.wait([read])
+    assert read.cancelled()
+    assert opened.live.readers_out == 0
+    assert (await reads.on_thread(steps("SELECT 1")))[0].rows == [(1,)]
+
+
+async def test_places_on_threads_are_bounded(made: PrimaryUnderTest, reads: Reads) -> None:
+    opened = await made.open()
+    most = 0
+    waiting = [
+        asyncio.create_task(reads.on_thread(steps(LONG))) for _ in range(3 * POOL_READERS_MAX)
+    ]
+    while not all(read.done() for read in waiting):
+        most = max(most, opened.live.readers_out)
+        await asyncio.sleep(0.001)
+    assert most == POOL_READERS_MAX
+    assert {(await read)[0].rows[0] for read in waiting} == {(100_000,)}
+
+
+async def test_a_refused_statement_gives_its_place_back(
+    made: PrimaryUnderTest, reads: Reads
+) -> None:
+    for _ in range(2 * POOL_READERS_MAX):
+        with pytest.raises(StatementRefused):
+            await reads.on_thread(steps("SELECT * FROM nowhere"))
+    assert (await made.open()).live.readers_out == 0
+
+
+async def test_while_the_gate_is_held_nobody_is_inside(reads: Reads) -> None:
+    """Who is inside leaves first; who comes waits; inline reads need no gate."""
+    inside = asyncio.create_task(reads.on_thread(steps(LONG)))
+    await turns()
+    entered = asyncio.Event()
+    release = asyncio.Event()
+
+    async def hold() -> None:
+        async with reads.held():
+            assert inside.done()
+            entered.set()
+            await release.wait()
+
+    holding = asyncio.create_task(hold())
+    await entered.wait()
+    later = asyncio.create_task(reads.on_thread(steps("SELECT 1")))
+    await turns()
+    assert not later.done()
+    assert reads.now(steps("SELECT 1"))[0].rows == [(1,)]
+    release.set()
+    assert (await later)[0].rows == [(1,)]
+    await holding
+
+
+async def test_finishing_waits_for_those_inside_and_lets_nobody_in(reads: Reads) -> None:
+    inside = asyncio.create_task(reads.on_thread(steps(LONG)))
+    queued = [asyncio.create_task(reads.on_thread(steps(LONG))) for _ in range(POOL_READERS_MAX)]
+    await turns()
+    await reads.finish()
+    assert inside.done()
+    with pytest.raises(DatabaseClosed):
+        await reads.on_thread(steps("SELECT 1"))
+    done = await asyncio.gather(*queued, return_exceptions=True)
+    assert isinstance(done[-1], DatabaseClosed)
+
+
+async def test_a_connection_that_cannot_be_opened_takes_no_place(
+    made: PrimaryUnderTest, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many descriptors, say: later reads, and closing, are as ever."""
+    opened = await made.open()
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(24, "too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("engine.live.SqlConnection.reader", refuse)
+        for _ in range(POOL_READERS_MAX + 1):
+            with pytest.raises(OSError, match="too many"):
+                await reads.on_thread(steps("SELECT 1"))
+    assert opened.live.readers_out == 0
+    assert (await reads.on_thread(steps("SELECT 1")))[0].rows == [(1,)]
+    await made.close()
