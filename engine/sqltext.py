@@ -15,6 +15,7 @@ statement, so a cut in the wrong place can refuse a statement but never hide one
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 _WORD: Final = r"[A-Za-z0-9_$\x80-\U0010ffff]"
@@ -32,12 +33,15 @@ _QUOTED: Final = (
 _VARIABLE: Final = rf"(?:(?<!{_WORD})\$|[@:#])(?:{_WORD}|::)*+(?:\([^) \t\n\v\f\r]*+\)?+)?+"
 
 _BEFORE_STATEMENT: Final = re.compile(rf"(?:;|{_BLANK})*+")
+# Everything up to the semicolon, in one match: half the time of an import is spent here.
+_PLAIN: Final = re.compile(rf"(?:[^'\"`\[\-/$@:#;]++|{_QUOTED}|{_COMMENT}|{_VARIABLE}|[\-/$])*+")
 _OPAQUE_OR_END: Final = re.compile(rf"{_QUOTED}|{_COMMENT}|{_VARIABLE}|(?P<end>;)")
 _TRIGGER: Final = re.compile(
     rf"(?:EXPLAIN{_BLANK}++(?:QUERY{_BLANK}++PLAN{_BLANK}++)?+)?+"
     rf"CREATE{_BLANK}++(?:TEMP(?:ORARY)?+{_BLANK}++)?+TRIGGER(?!{_WORD})",
     re.IGNORECASE,
 )
+_TRIGGER_BEGINS: Final = frozenset("CcEe")
 _TRIGGER_END: Final = re.compile(rf"{_BLANK}*+END(?!{_WORD}){_BLANK}*+(?P<end>;|\Z)", re.IGNORECASE)
 _SINGLE: Final = re.compile(r"[A-Za-z(][^;]*+\Z")
 
@@ -46,20 +50,32 @@ def split(text: str) -> tuple[str, ...]:
     """Cut a text into its statements, without the semicolons between them."""
     if _SINGLE.match(text) is not None:
         return (text,)
-    pieces: list[str] = []
+    return tuple([text[start:end] for start, end in spans(text)])
+
+
+def spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each statement begins and ends.
+
+    If a semicolon stands at its end, nothing that follows in a longer text would change it.
+    """
     at = _after(_BEFORE_STATEMENT, text, 0)
     while at < len(text):
-        end = _end_of_trigger(text, at) if _TRIGGER.match(text, at) else _end_of_plain(text, at)
-        pieces.append(text[at:end])
+        is_trigger = text[at] in _TRIGGER_BEGINS and _TRIGGER.match(text, at)
+        end = _end_of_trigger(text, at) if is_trigger else _after(_PLAIN, text, at)
+        yield at, end
         at = _after(_BEFORE_STATEMENT, text, end)
-    return tuple(pieces)
 
 
-def _end_of_plain(text: str, start: int) -> int:
-    for token in _OPAQUE_OR_END.finditer(text, start):
-        if token["end"] is not None:
-            return token.start()
-    return len(text)
+def opening_of_comment(text: str) -> str | None:
+    """What may stand for a text of nothing but blanks and comments, before more of it.
+
+    Empty, or how the comment begins that the text ends in. None: it may be more than that.
+    """
+    if _after(_BEFORE_STATEMENT, text, 0) < len(text) or text.endswith("*"):
+        return None
+    if _after(_BEFORE_STATEMENT, text + "x", 0) == len(text):
+        return ""
+    return "--" if _after(_BEFORE_STATEMENT, text + "\nx", 0) == len(text) + 1 else "/*"
 
 
 def _end_of_trigger(text: str, start: int) -> int:

@@ -6,11 +6,14 @@ applied, and the message says which. Batches carry an idempotency key: one whose
 lost is sent again and applied once.
 """
 
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 import click
 
@@ -32,7 +35,7 @@ from d1server.cli.output import (
     print_table,
 )
 from d1server.cli.progress import ReadProgress, working
-from d1server.cli.sqlfile import FileStatement, SqlFileInvalid, read_statements
+from engine.sqlfile import FileStatement, SqlFileInvalid, read_statements
 
 ATTEMPTS_MAX: Final = 6
 RETRY_PAUSE_S: Final = 0.5  # doubles with each attempt
@@ -184,8 +187,8 @@ def run_file(request: Request, path: str) -> None:
     shown_path = "standard input" if path == "-" else path
     batch: Batch | None = None
     try:
-        with ReadProgress(path) as on_read:
-            statements = read_statements(path, on_read)
+        with ReadProgress(path) as on_read, opened(path) as file:
+            statements = read_statements(file, on_read)
             for batch in batches(statements, ONE_REQUEST, BATCH):
                 reply = send_batch(request, batch)
                 results = reply.result_objects()
@@ -209,6 +212,11 @@ def run_file(request: Request, path: str) -> None:
         click.echo(totals.line(), err=True)
     elif totals.transactions > 1:
         print_json(totals.json())
+
+
+def opened(path: str) -> AbstractContextManager[BinaryIO]:
+    """Return a file for reading; "-" is standard input."""
+    return nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb")
 
 
 def show_batch(results: Sequence[dict[str, Any]], *, is_only: bool, bookmark: str | None) -> None:

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from d1server.cli import command_line
 from d1server.cli import execute as execute_module
 from d1server.cli.execute import Batch, Size, batches
-from d1server.cli.sqlfile import FileStatement
 from d1server.config import NodeConfig, Role
+from engine.sqlfile import FileStatement
 
 BOOKMARK = "00000001-00000000-00000007-0123456789abcdef0123456789abcdef"
 

@@ -1,13 +1,12 @@
 """Statements of a file: the same ones as of the whole text, whatever the pieces it comes in."""
 
 import io
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d1server.cli.sqlfile import FileStatement, SqlFileInvalid, StatementReader, read_statements
+from engine.sqlfile import FileStatement, SqlFileInvalid, StatementReader, read_statements
 from engine.sqltext import split
 
 TRIGGER = """CREATE TRIGGER stock AFTER INSERT ON orders BEGIN
@@ -32,10 +31,10 @@ LINES = [2, 3, 5, 6, 6, 7, 12, 13]
 
 def read_in_pieces(text: str, size: int) -> list[FileStatement]:
     reader = StatementReader()
-    found = []
+    found: list[FileStatement] = []
     for at in range(0, len(text), size):
         found += reader.feed(text[at : at + size])
-    return found + reader.finish()
+    return [*found, *reader.finish()]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50, 10_000])
@@ -72,16 +71,16 @@ def test_lines_are_those_of_the_whole_text(text: str, size: int) -> None:
 
 def test_a_statement_without_end_is_refused_before_it_fills_the_memory() -> None:
     reader = StatementReader(statement_chars_max=1000)
-    reader.feed("SELECT 1;\nSELECT 2;\n")
-    reader.feed("INSERT INTO t VALUES ('open\n" * 30)
+    assert len(list(reader.feed("SELECT 1;\nSELECT 2;\n"))) == 2
+    assert not list(reader.feed("INSERT INTO t VALUES ('open\n" * 30))
     with pytest.raises(SqlFileInvalid, match="is a quote left open") as caught:
-        reader.feed("still open\n" * 30)
+        list(reader.feed("still open\n" * 30))
     assert caught.value.line == 3
 
 
 def test_a_comment_may_be_as_long_as_it_likes() -> None:
     reader = StatementReader(statement_chars_max=1000)
-    found = reader.feed("SELECT 1; /* it's\n")
+    found = list(reader.feed("SELECT 1; /* it's\n"))
     for _ in range(1000):
         found += reader.feed("a long; story\n")
     found += reader.feed("end */ SELECT 2;\n")
@@ -91,25 +90,17 @@ def test_a_comment_may_be_as_long_as_it_likes() -> None:
     ]
 
 
-def test_file_with_a_byte_order_mark(tmp_path: Path) -> None:
-    path = tmp_path / "a.sql"
-    path.write_bytes("\ufeffSELECT 'é';\r\nSELECT 2".encode())
+def test_file_with_a_byte_order_mark() -> None:
+    data = "\ufeffSELECT 'é';\r\nSELECT 2".encode()
     told: list[int] = []
-    found = [statement.sql for statement in read_statements(str(path), told.append)]
+    found = [statement.sql for statement in read_statements(io.BytesIO(data), told.append)]
     assert found == ["SELECT 'é'", "SELECT 2"]
-    assert sum(told) == path.stat().st_size
+    assert sum(told) == len(data)
 
 
 @pytest.mark.parametrize("tail", [b"'\xff';\n", b"'\xc3"])
-def test_file_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path, tail: bytes) -> None:
-    path = tmp_path / "a.sql"
-    path.write_bytes(b"SELECT 1;\nSELECT " + tail)
+def test_file_that_is_not_utf8_is_refused_with_its_line(tail: bytes) -> None:
+    file = io.BytesIO(b"SELECT 1;\nSELECT " + tail)
     with pytest.raises(SqlFileInvalid, match="not UTF-8") as caught:
-        list(read_statements(str(path), lambda _: None))
+        list(read_statements(file, lambda _: None))
     assert caught.value.line == 2
-
-
-def test_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = io.TextIOWrapper(io.BytesIO(b"SELECT 1; SELECT 2"))
-    monkeypatch.setattr("sys.stdin", stdin)
-    assert [found.sql for found in read_statements("-", lambda _: None)] == ["SELECT 1", "SELECT 2"]
