@@ -19,15 +19,16 @@ from d1server.web.body import BODY_FAULTS, Body
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
 from d1server.web.handed import HandedConnection
-from d1server.web.head import SHAPES, QueryHead
+from d1server.web.head import SHAPES
 from d1server.web.headers import read_wishes
 from d1server.web.health import HealthRoutes
 from d1server.web.limits import ADMIN_BODY_BYTES_MAX
+from d1server.web.query_head import QueryHead
 from d1server.web.response import to_response
 from d1server.web.rest import RestRoutes
 from d1server.web.route import Handler, Route
 from d1server.web.transfers import TransferRoutes
-from proto.api import Shape
+from proto.api import Dialect, Shape
 
 ExpectHandler = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
@@ -87,7 +88,7 @@ class QueryRoutes:
 
     async def _answer(self, request: web.Request, shape: Shape) -> web.StreamResponse:
         wishes = read_wishes((name.lower(), value) for name, value in request.headers.items())
-        head = QueryHead(request.match_info["name"], shape, wishes)
+        head = QueryHead(request.match_info["name"], shape, wishes, Dialect.NODE)
         body = Body(request, self._room, self._body_bytes_max)
         try:
             answer = await answered(self._queries, head.request(await body.read()))

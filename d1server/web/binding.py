@@ -15,15 +15,14 @@ from d1server.web.binding_call import (
     PATHS,
     Head,
     read_call,
-    to_binding_body,
-    to_binding_headers,
+    to_binding_answer,
     unwrap,
 )
 from d1server.web.body import BODY_FAULTS, Body
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
 from d1server.web.headers import NO_WISHES, Wishes
-from d1server.web.response import CONTENT_TYPE, SERVER
+from d1server.web.response import to_response
 from d1server.web.route import Route
 
 _NO_DUMP: Final = "dump() is not available: D1 has taken it back; read the tables instead"
@@ -82,6 +81,6 @@ def _head(request: web.Request) -> Head:
 
 
 def _to_response(answer: Answer, wishes: Wishes, *, status: int = 200) -> web.Response:
-    headers = {"server": SERVER, "content-type": CONTENT_TYPE}
-    headers.update(to_binding_headers(answer, wishes))
-    return web.Response(status=status, body=to_binding_body(answer), headers=headers)
+    response = to_response(to_binding_answer(answer, wishes), wishes.answer_header)
+    response.set_status(status)
+    return response

@@ -17,7 +17,6 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 
 from d1server.query import Answer, Constraint
-from d1server.web.d1call import D1Call
 from d1server.web.headers import (
     BOOKMARK_NAMES,
     MAX_WAIT_HEADER,
@@ -25,6 +24,7 @@ from d1server.web.headers import (
     Wishes,
     read_wishes,
 )
+from d1server.web.query_head import QueryHead
 from proto.api import ANSWER_BEGIN, ANSWER_END, Dialect, Shape
 from proto.errors import RequestInvalid
 
@@ -35,7 +35,7 @@ PROXIED_HEADER: Final = "mf-header-"
 PATHS: Final = ("/query", "/execute")
 DUMP: Final = "/dump"
 
-_ROWS: Final = "ROWS_AND_COLUMNS"  # any other format, also NONE, is objects
+_ROWS: Final = "ROWS_AND_COLUMNS"
 # A key would be the same for every call: workerd adds the same headers to each.
 _WISHES: Final = BOOKMARK_NAMES | {MAX_WAIT_HEADER, ON_TIMEOUT_HEADER}
 # The text that clients take as leave to try again.
@@ -75,7 +75,7 @@ def unwrap(head: Head) -> Head | None:
     return Head(parts.path, parse_qsl(parts.query), headers)
 
 
-def read_call(head: Head) -> D1Call:
+def read_call(head: Head) -> QueryHead:
     """Which database, which shape, which session. Raises `RequestInvalid`."""
     if head.path not in PATHS:
         raise RequestInvalid(f"the binding's calls are {' and '.join(PATHS)}, not {head.path!r}")
@@ -85,8 +85,13 @@ def read_call(head: Head) -> D1Call:
             f"which database? have workerd add the header {DATABASE_HEADER} with its name or uuid "
             f"(injectRequestHeaders), or put ?{DATABASE_HEADER}=NAME behind Miniflare's proxy URL"
         )
-    shape = Shape.ARRAYS if dict(head.query).get("resultsFormat") == _ROWS else Shape.OBJECTS
-    return D1Call(database, Dialect.BINDING, shape, _read_wishes(head.headers))
+    shape = shape_of(dict(head.query).get("resultsFormat", ""))
+    return QueryHead(database, shape, _read_wishes(head.headers), Dialect.BINDING)
+
+
+def shape_of(results_format: str) -> Shape:
+    """The form of rows that `resultsFormat` asks for: any but one, also NONE, means objects."""
+    return Shape.ARRAYS if results_format == _ROWS else Shape.OBJECTS
 
 
 def _read_wishes(headers: Pairs) -> Wishes:
@@ -99,8 +104,16 @@ def _read_wishes(headers: Pairs) -> Wishes:
     return read_wishes(wanted)
 
 
-def to_binding_body(answer: Answer) -> bytes:
-    """What the binding's client reads: the elements, or the one error."""
+def to_binding_answer(answer: Answer, wishes: Wishes) -> Answer:
+    """What the binding's client is sent, always with status 200.
+
+    The elements, or the one error; the new bookmark, but not for a client without session.
+    """
+    bookmark = None if wishes.constraint is Constraint.NONE else answer.bookmark
+    return Answer(200, _to_body(answer), bookmark)
+
+
+def _to_body(answer: Answer) -> bytes:
     if answer.status == 200:
         assert answer.body.startswith(ANSWER_BEGIN), "only a query is answered so"
         assert answer.body.endswith(ANSWER_END), "only a query is answered so"
@@ -109,10 +122,3 @@ def to_binding_body(answer: Answer) -> bytes:
     if answer.should_retry:
         message = f"{_RETRY} {message}"
     return orjson.dumps({"success": False, "error": message})
-
-
-def to_binding_headers(answer: Answer, wishes: Wishes) -> dict[str, str]:
-    """The new bookmark, under the name that the client used; nothing for one without session."""
-    if answer.bookmark is None or wishes.constraint is Constraint.NONE:
-        return {}
-    return {wishes.answer_header: answer.bookmark}

@@ -28,9 +28,10 @@ from time import monotonic
 from typing import Final, cast
 
 from d1server.query import Answer, PendingAnswer, QueryRequest
+from d1server.web.binding_call import to_binding_answer
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
-from d1server.web.head import HEAD_END, QueryHead, may_be_query
+from d1server.web.head import HEAD_END, may_be_query
 from d1server.web.limits import (
     BACKLOG_BYTES_MAX,
     BODY_S_MAX,
@@ -41,8 +42,10 @@ from d1server.web.limits import (
     WRITE_BYTES_MIN,
     WRITE_STALL_S_MAX,
 )
+from d1server.web.query_head import QueryHead
 from d1server.web.response import render_answer
 from engine.durations import Histogram
+from proto.api import Dialect
 
 NEVER: Final = float("inf")
 _NO_ALIAS: Final = b""
@@ -321,6 +324,8 @@ class FastConnection(asyncio.Protocol):
 
     def _send(self, head: QueryHead, answer: Answer, started: float, histogram: Histogram) -> float:
         front = self._front
+        if head.dialect is Dialect.BINDING:
+            answer = to_binding_answer(answer, head.wishes)
         stays = head.keep_alive and not front.stops
         self._transport.write(render_answer(answer, head.alias, front.date, keep_alive=stays))
         if not stays:

@@ -7,12 +7,14 @@ them.
 Two readers of HTTP behind one socket must never disagree on where a request ends, so a
 head is taken here only if llhttp takes it in its strict mode and every rule below holds:
 
-1. `POST /db/{name}/query` or `/raw` with HTTP/1.1, the name in plain characters, no query string;
+1. the target of a POST with HTTP/1.1 is one of `_TARGETS`: a query's on one of the three surfaces,
+   with the database's name in plain characters;
 2. exactly one Host and exactly one Content-Length of at most FAST_BODY_BYTES_MAX, digits only;
 3. no Transfer-Encoding, Expect, Upgrade, Content-Encoding, Trailer or TE;
 4. at most one Connection, `keep-alive` or `close`;
 5. at most HEAD_BYTES_MAX and HEADERS_MAX;
-6. the session headers are valid (`headers.py`).
+6. the session headers are valid (`headers.py`);
+7. on the binding, exactly one header names the database, and there is no idempotency key.
 
 Keep-alive clients repeat their head, so `HeadCache` keeps what was read under the exact
 bytes: a repeated head costs a lookup, a new one the strict reading above.
@@ -23,26 +25,39 @@ from typing import Final
 
 import httptools
 
-from d1server.query import QueryRequest
-from d1server.web.headers import (
-    BOOKMARK_HEADER,
-    BOOKMARK_NAMES,
-    WISH_NAMES,
-    Wishes,
-    read_wishes,
-)
+from d1server.web.binding_call import DATABASE_HEADER, shape_of
+from d1server.web.headers import BOOKMARK_NAMES, WISH_NAMES, read_wishes
 from d1server.web.limits import FAST_BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX
-from proto.api import Shape, decode_query
+from d1server.web.query_head import QueryHead
+from proto.api import Dialect, Shape
 from proto.errors import BookmarkInvalid, RequestInvalid
 from proto.tokens import TEXT_LENGTH, Bookmark
 
 HEAD_END: Final = b"\r\n\r\n"
 SHAPES: Final = {"query": Shape.OBJECTS, "raw": Shape.ARRAYS}
 
-_PREFIX: Final = b"POST /db/"
-_TARGET: Final = re.compile(rb"/db/([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})/(query|raw)")
+_PREFIXES: Final = (
+    b"POST /db/",
+    b"POST /client/v4/accounts/",
+    b"POST /accounts/",
+    b"POST /query",
+    b"POST /execute",
+)
+_NAME: Final = rb"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_TARGETS: Final = {
+    Dialect.NODE: re.compile(rb"/db/(?P<name>%b)/(?P<route>query|raw)" % _NAME),
+    Dialect.REST: re.compile(
+        rb"(?:/client/v4)?/accounts/[A-Za-z0-9_-]{1,64}/d1/database/"
+        rb"(?P<name>%b)/(?P<route>query|raw)" % _NAME
+    ),
+    Dialect.BINDING: re.compile(
+        rb"/(?:query|execute)(?:\?resultsFormat=(?P<route>[A-Za-z_]{1,32}))?"
+    ),
+}
+_PLAIN_NAME: Final = re.compile(_NAME)
 _BOOKMARK_LINE: Final = re.compile(
-    rb"\r\n(?i:x-d1-bookmark):[ \t]*([0-9a-f-]{%d})[ \t]*\r\n" % TEXT_LENGTH
+    rb"\r\n(?i:%b):[ \t]*([0-9a-f-]{%d})[ \t]*\r\n"
+    % ("|".join(sorted(BOOKMARK_NAMES)).encode(), TEXT_LENGTH)
 )
 _LENGTH: Final = re.compile(rb"[0-9]{1,9}")
 _HOST: Final = re.compile(rb"[A-Za-z0-9_.:\[\]-]{1,255}")
@@ -56,78 +71,18 @@ _FRAMING: Final = _PLAIN | {
     b"te",
 }
 _WISHES: Final = frozenset(name.encode() for name in WISH_NAMES)
+_DATABASE: Final = DATABASE_HEADER.encode()
 _KEEPS_OPEN: Final = {b"keep-alive": True, b"close": False}
-
-
-class QueryHead:
-    """What the head of one query says, ready to be joined with its body."""
-
-    __slots__ = (
-        "alias",
-        "content_length",
-        "database",
-        "has_one_bookmark",
-        "keep_alive",
-        "shape",
-        "wishes",
-    )
-
-    def __init__(
-        self,
-        database: str,
-        shape: Shape,
-        wishes: Wishes,
-        *,
-        content_length: int = 0,
-        keep_alive: bool = True,
-    ) -> None:
-        self.database = database
-        self.shape = shape
-        self.wishes = wishes
-        self.content_length = content_length
-        self.keep_alive = keep_alive
-        name = wishes.answer_header
-        # The second name under which the answer carries its bookmark; empty: none.
-        self.alias = b"" if name == BOOKMARK_HEADER else name.encode()
-        # Its only bookmark header is x-d1-bookmark, and holds a bookmark (see `HeadCache`).
-        self.has_one_bookmark = False
-
-    def with_bookmark(self, bookmark: Bookmark) -> "QueryHead":
-        """The same head with another bookmark in its one bookmark header."""
-        other = QueryHead.__new__(QueryHead)
-        other.database = self.database
-        other.shape = self.shape
-        other.wishes = self.wishes._replace(bookmark=bookmark)
-        other.content_length = self.content_length
-        other.keep_alive = self.keep_alive
-        other.alias = self.alias
-        other.has_one_bookmark = True
-        return other
-
-    def request(self, body: bytes) -> QueryRequest:
-        """Decode `body` and join it with the head. Raises `RequestInvalid`."""
-        constraint, bookmark, max_wait_s, on_timeout, idempotency_key, _ = self.wishes
-        return QueryRequest(
-            database=self.database,
-            statements=decode_query(body),
-            shape=self.shape,
-            constraint=constraint,
-            bookmark=bookmark,
-            max_wait_s=max_wait_s,
-            on_timeout=on_timeout,
-            idempotency_key=idempotency_key,
-            hops=0,
-            body=body,
-        )
 
 
 class _Fields:
     """What llhttp finds in a head."""
 
-    __slots__ = ("complete", "count", "framing", "target", "wishes")
+    __slots__ = ("complete", "count", "databases", "framing", "target", "wishes")
 
     def __init__(self) -> None:
         self.target = b""
+        self.databases: list[bytes] = []
         self.count = 0  # of all headers
         self.framing: list[tuple[bytes, bytes]] = []
         self.wishes: list[tuple[str, str]] = []
@@ -143,6 +98,8 @@ class _Fields:
             self.framing.append((name, value))
         elif name in _WISHES:
             self.wishes.append((name.decode("ascii"), value.decode("latin-1")))
+        elif name == _DATABASE:
+            self.databases.append(value)
 
     def on_headers_complete(self) -> None:
         self.complete = True
@@ -150,7 +107,9 @@ class _Fields:
 
 def may_be_query(data: bytes | bytearray) -> bool:
     """Tell whether bytes that do not end a head yet could become one that is served here."""
-    if len(data) > HEAD_BYTES_MAX or not data.startswith(_PREFIX[: len(data)]):
+    if len(data) > HEAD_BYTES_MAX:
+        return False
+    if not any(data.startswith(prefix[: len(data)]) for prefix in _PREFIXES):
         return False
     # A lone LF ends a line for lenient readers: do not wait for a CR LF CR LF that never comes.
     return data.count(b"\n") == data.count(b"\r\n")
@@ -158,7 +117,7 @@ def may_be_query(data: bytes | bytearray) -> bool:
 
 def read_head(raw: bytes) -> QueryHead | None:
     """Read a whole head, from its first byte to the empty line; None: not beyond doubt ours."""
-    if len(raw) > HEAD_BYTES_MAX or not raw.startswith(_PREFIX):
+    if len(raw) > HEAD_BYTES_MAX or not raw.startswith(_PREFIXES):
         return None
     fields = _Fields()
     parser = httptools.HttpRequestParser(fields)
@@ -174,24 +133,39 @@ def read_head(raw: bytes) -> QueryHead | None:
 
 
 def _read_fields(fields: _Fields) -> QueryHead | None:
-    target = _TARGET.fullmatch(fields.target)
-    if target is None or fields.count > HEADERS_MAX:
-        return None
+    asked = _read_target(fields)
     plain = _read_framing(fields.framing)
-    if plain is None:
+    if asked is None or plain is None or fields.count > HEADERS_MAX:
         return None
     content_length, keep_alive = plain
     try:
         wishes = read_wishes(fields.wishes)
     except RequestInvalid:
         return None
-    database, route = target.group(1).decode(), target.group(2).decode()
+    database, shape, dialect = asked
+    if dialect is Dialect.BINDING and wishes.idempotency_key is not None:
+        return None
     head = QueryHead(
-        database, SHAPES[route], wishes, content_length=content_length, keep_alive=keep_alive
+        database, shape, wishes, dialect, content_length=content_length, keep_alive=keep_alive
     )
     named = [name for name, _ in fields.wishes if name in BOOKMARK_NAMES]
-    head.has_one_bookmark = named == [BOOKMARK_HEADER] and wishes.bookmark is not None
+    head.has_one_bookmark = len(named) == 1 and wishes.bookmark is not None
     return head
+
+
+def _read_target(fields: _Fields) -> tuple[str, Shape, Dialect] | None:
+    for dialect, pattern in _TARGETS.items():
+        target = pattern.fullmatch(fields.target)
+        if target is None:
+            continue
+        route = (target["route"] or b"").decode()
+        if dialect is not Dialect.BINDING:
+            return target["name"].decode(), SHAPES[route], dialect
+        names = fields.databases
+        if len(names) != 1 or not _PLAIN_NAME.fullmatch(names[0]):
+            return None
+        return names[0].decode(), shape_of(route), dialect
+    return None
 
 
 def _read_framing(framing: list[tuple[bytes, bytes]]) -> tuple[int, bool] | None:
@@ -216,10 +190,10 @@ class HeadCache:
     lookup; when it is full it becomes the old one, and what is used again moves back.
 
     A session that writes sends a new bookmark with each request, in a head that is else the
-    same. So of heads with exactly one bookmark header, `x-d1-bookmark` with a bookmark in it, a
-    *template* is kept: the bytes around the bookmark. Another bookmark in the same place (as many
-    characters of hex digits and dashes, checked by `Bookmark.parse`) changes nothing of what
-    the strict reader saw.
+    same. So of heads with exactly one header about bookmarks, and a bookmark in it, a *template*
+    is kept: the bytes around the bookmark. Another bookmark in the same place (as many characters
+    of hex digits and dashes, checked by `Bookmark.parse`) changes nothing of what the strict
+    reader saw.
     """
 
     __slots__ = ("_heads_max", "_old", "_raw_bytes_max", "_templates", "_young", "misses")

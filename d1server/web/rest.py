@@ -14,10 +14,10 @@ from aiohttp import web
 
 from d1server.query import AdminRequest, NodeView, answered
 from d1server.web.body import Body
-from d1server.web.d1call import D1Call
 from d1server.web.front import Front
 from d1server.web.headers import read_wishes
 from d1server.web.limits import ADMIN_BODY_BYTES_MAX
+from d1server.web.query_head import QueryHead
 from d1server.web.response import to_response
 from d1server.web.rest_parameters import read_fields, read_list_parameters
 from d1server.web.route import Route
@@ -85,10 +85,10 @@ class RestRoutes:
 
     async def _answer(self, request: web.Request, shape: Shape) -> web.StreamResponse:
         wishes = read_wishes((name.lower(), value) for name, value in request.headers.items())
-        call = D1Call(request.match_info["database"], Dialect.REST, shape, wishes)
+        head = QueryHead(request.match_info["database"], shape, wishes, Dialect.REST)
         body = Body(request, self._room, self._body_bytes_max)
         try:
-            answer = await answered(self._node.queries, call.request(await body.read()))
+            answer = await answered(self._node.queries, head.request(await body.read()))
         finally:
             body.close()
         return to_response(answer, wishes.answer_header)

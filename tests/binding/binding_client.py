@@ -28,18 +28,23 @@ class Answer(NamedTuple):
 
 
 class Binding:
-    """`env.DB` of a Worker that is bound to one database at one node."""
+    """`env.DB` of a Worker that is bound to one database at one node.
 
-    def __init__(self, node: HttpNode, database: str) -> None:
+    `slash`: behind the path, which takes the call from the fast path to aiohttp.
+    """
+
+    def __init__(self, node: HttpNode, database: str, *, slash: str = "") -> None:
         self.node = node
         self.database = database
+        self._slash = slash
 
     async def call(
         self, path: str, form: str, body: object, headers: Mapping[str, str] | None = None
     ) -> Reply:
         """Send one call as it stands on the wire."""
         sent = {"x-d1-database": self.database, **(headers or {})}
-        return await self.node.call("POST", f"{path}?resultsFormat={form}", body, sent)
+        target = f"{path}{self._slash}?resultsFormat={form}"
+        return await self.node.call("POST", target, body, sent)
 
     async def query(self, body: object, token: str | None = None, *, form: str = ROWS) -> Answer:
         """`all`, `first`, `raw` (an object) and `batch` (an array)."""

@@ -11,10 +11,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def bindings(nodes: HttpCluster, name: str, schema: str = "") -> list[Binding]:
-    """A new database, bound by name at the primary and by uuid at the replica."""
+    """A new database, bound by name at the primary and by uuid at the replica; on both ways."""
     await nodes.create(name, schema)
     uuid = (await nodes.primary.rest("GET", f"/{name}")).result["uuid"]
-    return [Binding(nodes.primary, name), Binding(nodes.replica, uuid)]
+    return [
+        Binding(nodes.primary, name),
+        Binding(nodes.replica, uuid),
+        Binding(nodes.primary, uuid, slash="/"),
+        Binding(nodes.replica, name, slash="/"),
+    ]
 
 
 async def test_objects_and_arrays_in_both_forms(nodes: HttpCluster) -> None:
@@ -177,7 +182,7 @@ async def test_bad_bodies_are_errors_of_the_binding(nodes: HttpCluster, body: by
     if nodes.primary.node.node.find("bad") is None:
         await nodes.create("bad")
     for node in nodes.nodes:
-        for path in ("/query", "/execute"):
+        for path in ("/query", "/execute", "/query/"):
             assert error_of(await Binding(node, "bad").call(path, ROWS, body))
 
 

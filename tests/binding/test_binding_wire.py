@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
-from d1server.web.handed import HandedConnection
+from d1server.web.fastpath import FastConnection
 from tests.binding.binding_client import ROWS, TOKEN, Binding, error_of, statement, taken
 from tests.rest.http_cluster import HttpCluster, HttpNode
 from tests.web.raw_client import Response, connected
@@ -39,25 +39,26 @@ async def send(node: HttpNode, *lines: str, body: bytes) -> Response:
 
 
 async def test_workerds_bytes(nodes: HttpCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As workerd puts them on the wire; the answer leaves in one write.
+    """As workerd puts them on the wire; the answer leaves in one write on either way.
 
     Two writes would cost each call of a Worker about 50 ms (Nagle and delayed
     acknowledgements). Method: count what reaches the transport.
     """
     await nodes.create("wire")
     writes: list[str] = []
-    made = HandedConnection.connection_made
+    made = FastConnection.connection_made
 
-    def counted(connection: HandedConnection, transport: Any) -> None:
+    def counted(connection: FastConnection, transport: Any) -> None:
         made(connection, CountingTransport(transport, writes))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(HandedConnection, "connection_made", counted)
-    for node in nodes.nodes:
+    monkeypatch.setattr(FastConnection, "connection_made", counted)
+    ways = [(node, path) for node in nodes.nodes for path in ("/query", "/query/")]
+    for node, path in ways:
         for sql, ok in (("SELECT ? AS a", True), ("nope", False), ("SELECT zeroblob(?)", True)):
             writes.clear()
             response = await send(
                 node,
-                "POST /query?resultsFormat=ROWS_AND_COLUMNS HTTP/1.1",
+                f"POST {path}?resultsFormat=ROWS_AND_COLUMNS HTTP/1.1",
                 "Host: d1",
                 "Content-Type: application/json",
                 "Authorization: Bearer db-scoped-secret",
