@@ -86,14 +86,17 @@ def relaying(host: str, port: int) -> Iterator[LagRelay]:
     """A relay to `host`:`port` that listens on a port of its own until the block ends."""
     relay = LagRelay(host, port)
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(relay.accept, host, 0))
-    relay.port = server.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, name="relay")
     thread.start()
     try:
-        yield relay
+        starting = asyncio.start_server(relay.accept, host, 0)
+        server = asyncio.run_coroutine_threadsafe(starting, loop).result()
+        relay.port = server.sockets[0].getsockname()[1]
+        try:
+            yield relay
+        finally:
+            asyncio.run_coroutine_threadsafe(_end(server), loop).result()
     finally:
-        asyncio.run_coroutine_threadsafe(_end(server), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

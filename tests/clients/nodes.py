@@ -154,7 +154,7 @@ def running_nodes(folder: Path) -> Iterator[Nodes]:
         ):
             flags = ["--stop-with-stdin", "--region", region, "--name", role, "--log-format=text"]
             flags += ["--data-dir", str(folder / role), "--listen", f"{HOST}:{port}", *link]
-            command = (server_python(), "-m", "d1server", role, *flags)
             ready, log = f"http://{HOST}:{port}/readyz", folder / f"{role}.log"
+            command = (str(server_python()), "-m", "d1server", role, *flags)
             stack.enter_context(process(*command, log=log, ready=ready))
         yield Nodes(f"http://{HOST}:{primary_port}", f"http://{HOST}:{replica_port}", relay)
