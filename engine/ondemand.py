@@ -7,6 +7,9 @@ Invariants:
 
 1. At most one opening or closing is under way (`_lock`), and users wait for it.
 2. It is closed only when nobody is inside, and never opened again after `retire`.
+3. An opening or closing that has begun goes on to its end, also when whoever began it is
+   cancelled (a client hung up): half an open database would hold descriptors and locks that
+   nobody knows of. The cancellation goes on afterwards.
 """
 
 import asyncio
@@ -14,6 +17,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
+
+from engine.threads import until_done
 
 T = TypeVar("T")
 
@@ -94,7 +99,10 @@ class OnDemand(Generic[T]):
             if self._is_retired:
                 raise Retired("the database is gone")
             if self.current is None:
-                self.current = await self._open()
+                await until_done(asyncio.ensure_future(self._open_current()))
+
+    async def _open_current(self) -> None:
+        self.current = await self._open()
 
     async def close_if_unused(self) -> bool:
         """Close it unless somebody uses it now; whether it is closed."""
@@ -107,11 +115,14 @@ class OnDemand(Generic[T]):
     async def closed(self) -> AsyncIterator[None]:
         """Within this it is closed, after those inside have left; others wait."""
         async with self._locked():
-            current, self.current = self.current, None
-            await self._wait_left()
-            if current is not None:
-                await self._close(current)
+            await until_done(asyncio.ensure_future(self._close_current()))
             yield
+
+    async def _close_current(self) -> None:
+        current, self.current = self.current, None
+        await self._wait_left()
+        if current is not None:
+            await self._close(current)
 
     async def retire(self) -> None:
         """Let nobody in any more, wait for those inside, close it for good."""

@@ -171,3 +171,63 @@ async def test_work_that_can_be_stopped_is_asked_until_it_ends() -> None:
     assert waiting.cancelled()
     assert times == 3
     threads.close()
+
+
+async def test_an_opening_goes_on_when_its_user_is_cancelled() -> None:
+    """Nothing half open is left behind by a client that hangs up; the next user finds it open."""
+    may_open = asyncio.Event()
+    opened: list[str] = []
+
+    async def open_it() -> str:
+        await may_open.wait()
+        opened.append("open")
+        return "open"
+
+    async def close_it(thing: str) -> None:
+        opened.remove(thing)
+
+    demand = OnDemand(open_it, close_it)
+
+    async def use() -> None:
+        async with demand.used():
+            raise AssertionError("cancelled before it was open")
+
+    user = asyncio.create_task(use())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    user.cancel()
+    await asyncio.sleep(0)
+    assert not user.done()  # it waits for the opening, which no one else knows of
+    may_open.set()
+    await asyncio.wait([user])
+    assert user.cancelled()
+    assert demand.current == "open"
+    async with demand.used():
+        assert opened == ["open"]  # once
+    await demand.retire()
+    assert not opened
+
+
+async def test_a_closing_goes_on_when_it_is_cancelled() -> None:
+    """Whoever is let in next finds it closed whole, and opens it anew."""
+    may_close = asyncio.Event()
+    count = [0, 0]
+
+    async def open_it() -> str:
+        count[0] += 1
+        return "open"
+
+    async def close_it(_thing: str) -> None:
+        await may_close.wait()
+        count[1] += 1
+
+    demand = OnDemand(open_it, close_it)
+    async with demand.used():
+        pass
+    closing = asyncio.create_task(demand.close_if_unused())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    closing.cancel()
+    may_close.set()
+    async with demand.used():
+        assert count == [2, 1]
