@@ -35,6 +35,7 @@ from d1server.transfers import Transfers
 from engine.errors import DatabaseDamaged, EngineError, StatementRefused
 from engine.ondemand import OnDemand, Retired
 from engine.resources import Resources
+from engine.threads import until_done
 from engine.transaction import steps_of
 from engine.wal import PAGE_SIZE
 from primary.database import PrimaryDatabase, create_database
@@ -279,8 +280,8 @@ class PrimaryNode:
     # --- administration
 
     async def administer(self, request: AdminRequest) -> Answer:
-        """Run one administration call."""
-        return await self._administration.answer(request)
+        """Run one administration call, to its end also when the client hangs up."""
+        return await until_done(asyncio.ensure_future(self._administration.answer(request)))
 
     @property
     def transfers(self) -> Transfers:

@@ -140,7 +140,11 @@ class HeldFiles:
     __slots__ = ("_disk", "db_fd", "path", "shm_fd", "wal_fd")
 
     def __init__(self, path: Path, disk: Disk) -> None:
-        """Open the files of the database at `path`. Raises `OSError`."""
+        """Open the files of the database at `path`.
+
+        Raises `OSError`; a descriptor that was opened before the failure is lost then: to
+        close it would drop the locks of the connections that are open.
+        """
         self.path = path
         self._disk = disk
         self.db_fd = disk.open(path)

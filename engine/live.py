@@ -16,7 +16,7 @@ Invariants:
 
 import enum
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 import apsw
 
@@ -29,6 +29,8 @@ from engine.log import CommitLog
 from engine.recovery import DB_NAME, Base, recover, write_base
 from engine.sandbox import SqlLimits, open_guard
 from engine.transaction import SqlConnection
+
+C = TypeVar("C", SqlConnection, apsw.Connection)
 
 POOL_READERS_MAX: Final = 4
 """Reads on threads at the same time, per database; more wait for their turn."""
@@ -66,6 +68,8 @@ class LiveDatabase:
         self._disk = disk
         self._limits = limits
         self._idle_readers: list[SqlConnection] = []
+        self._connections: list[SqlConnection | apsw.Connection] = []  # the keeper first
+        self._files: HeldFiles | None = None
         self.readers_out = 0
         self.base: Base
         self.pages: PageChecksums
@@ -86,7 +90,11 @@ class LiveDatabase:
         try:
             live._connect(role)
         except apsw.Error as exc:
+            live.close()
             raise DatabaseDamaged(f"SQLite cannot open {live.path}: {exc}") from exc
+        except BaseException:
+            live.close()
+            raise
         return live
 
     @property
@@ -96,18 +104,22 @@ class LiveDatabase:
 
     def _connect(self, role: Role) -> None:
         if role is Role.WRITES:
-            self.writer = SqlConnection.writer(self.path, self._limits)
+            self.writer = self._held(SqlConnection.writer(self.path, self._limits))
             self.keeper = self.writer.sandbox.connection
         else:
-            self.keeper = open_guard(self.path)
+            self.keeper = self._held(open_guard(self.path))
         # The first read makes -wal and -shm, which HeldFiles opens.
         self.keeper.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-        self.files = HeldFiles(self.path, self._disk)
+        self.files = self._files = HeldFiles(self.path, self._disk)
         if role is Role.WRITES:
             self.capture = WalCapture(self.files, self._disk)
         else:
             self.injector = Injector(self.keeper, self.files, self._disk)
-        self.reader = SqlConnection.reader(self.path, self._limits)
+        self.reader = self._held(SqlConnection.reader(self.path, self._limits))
+
+    def _held(self, connection: C) -> C:
+        self._connections.append(connection)
+        return connection
 
     def borrow_reader(self) -> SqlConnection:
         """A reading connection for a thread; `return_reader` takes it back.
@@ -156,8 +168,10 @@ class LiveDatabase:
     def close(self) -> None:
         """Close all connections, then the descriptors. No reader may be out."""
         assert self.readers_out == 0, f"{self.readers_out} readers are still out"
-        for reader in (*self._idle_readers, self.reader):
-            reader.close()
+        self._connections += self._idle_readers
         self._idle_readers.clear()
-        self.keeper.close()
-        self.files.close()
+        while self._connections:
+            self._connections.pop().close()
+        if self._files is not None:
+            self._files.close()
+            self._files = None

@@ -20,6 +20,7 @@ from engine.errors import EngineError
 from engine.live import LiveDatabase, Role
 from engine.log import CommitLog, LogEnds
 from engine.ondemand import OnDemand, Retired
+from engine.opening import open_recovered
 from engine.reads import Reads
 from engine.recovery import DB_NAME, LOG_NAME, Base, write_base
 from engine.resources import Resources
@@ -150,27 +151,7 @@ class PrimaryDatabase:
 
     async def _recovered(self) -> OpenPrimary:
         resources = self._resources
-        call = resources.io.call
-        log = await call(
-            CommitLog.open,
-            self.folder / LOG_NAME,
-            self.uuid,
-            resources.disk,
-            bytes_max=resources.log_bytes_max,
-        )
-        try:
-            live = await call(
-                LiveDatabase.open,
-                self.folder,
-                self.uuid,
-                log,
-                role=Role.WRITES,
-                disk=resources.disk,
-                limits=resources.limits,
-            )
-        except BaseException:
-            log.close()
-            raise
+        log, live = await open_recovered(self.folder, self.uuid, Role.WRITES, resources)
         reads = Reads(live, resources.readers, deadline_s=resources.query_deadline_s)
         committer = Committer(
             live,

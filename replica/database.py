@@ -23,6 +23,7 @@ from engine.errors import EngineError
 from engine.live import LiveDatabase, Role
 from engine.log import CommitLog
 from engine.ondemand import OnDemand, Retired
+from engine.opening import open_recovered
 from engine.reads import Reads
 from engine.recovery import LOG_NAME, read_base
 from engine.resources import Resources
@@ -381,27 +382,7 @@ class ReplicaDatabase:
 
     async def _recovered(self) -> OpenReplica:
         resources = self._resources
-        call = resources.io.call
-        log = await call(
-            CommitLog.open,
-            self.folder / LOG_NAME,
-            self.uuid,
-            resources.disk,
-            bytes_max=resources.log_bytes_max,
-        )
-        try:
-            live = await call(
-                LiveDatabase.open,
-                self.folder,
-                self.uuid,
-                log,
-                role=Role.INJECTS,
-                disk=resources.disk,
-                limits=resources.limits,
-            )
-        except BaseException:
-            log.close()
-            raise
+        log, live = await open_recovered(self.folder, self.uuid, Role.INJECTS, resources)
         reads = Reads(live, resources.readers, deadline_s=resources.query_deadline_s)
         self.waiter.reset(log.head.seq)
         applier = Applier(
