@@ -27,13 +27,14 @@ from engine.files import Disk, HeldFiles
 from engine.inject import Injector
 from engine.log import CommitLog
 from engine.recovery import DB_NAME, Base, recover, write_base
-from engine.sandbox import SqlLimits, open_guard
+from engine.sandbox import BUSY_TIMEOUT_MS, SqlLimits, open_guard
 from engine.transaction import SqlConnection
 
 C = TypeVar("C", SqlConnection, apsw.Connection)
 
 POOL_READERS_MAX: Final = 4
 """Reads on threads at the same time, per database; more wait for their turn."""
+_READERS_WAIT_MS: Final = 10  # more than a read in the event loop takes
 
 
 class Role(enum.Enum):
@@ -143,14 +144,18 @@ class LiveDatabase:
         """Copy the WAL into the file as far as readers allow; blocking, without fsync.
 
         `restart` also begins the WAL anew if no reader is in it (an injected WAL does not
-        begin anew by itself). Without one, nothing is done and nothing moved is reported.
+        begin anew by itself): short ones are waited for, long ones are not, commits wait behind.
         """
-        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if restart else apsw.SQLITE_CHECKPOINT_PASSIVE
-        try:
-            frames, moved = self.keeper.wal_checkpoint("main", mode)
-        except apsw.BusyError:
-            frames, moved = self.keeper.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
-        return Checkpointed(frames, moved)
+        keeper = self.keeper
+        if restart:
+            keeper.set_busy_timeout(_READERS_WAIT_MS)
+            try:
+                return Checkpointed(*keeper.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE))
+            except apsw.BusyError:
+                pass  # all was moved that may be; say how much
+            finally:
+                keeper.set_busy_timeout(BUSY_TIMEOUT_MS)
+        return Checkpointed(*keeper.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE))
 
     def read_file(self, count: int, offset: int) -> bytes:
         """Bytes of the SQLite file as it is now, checkpoints under way included; any thread."""

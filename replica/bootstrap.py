@@ -44,15 +44,29 @@ class FileCopy:
         self._until: Bookmark | None = None
         self.bytes_copied = 0
         self.bytes_expected = begin.page_count * PAGE_SIZE
+        self._chain = begin.base.digest
         remove_folder(self._folder)
-        disk = resources.disk
+        try:
+            self._make()
+        except BaseException:
+            remove_folder(self._folder)
+            raise
+
+    def _make(self) -> None:
+        disk, begin = self._resources.disk, self._begin
         disk.make_folder(self._folder)
-        uuid, base = begin.base.uuid, begin.base.bookmark
-        self._log = CommitLog.create(
-            self._folder / LOG_NAME, uuid, disk, after=base, bytes_max=resources.log_bytes_max
-        )
         self._fd = disk.open(self._folder / DB_NAME, create=True)
-        self._chain = base.digest
+        try:
+            self._log = CommitLog.create(
+                self._folder / LOG_NAME,
+                begin.base.uuid,
+                disk,
+                after=begin.base.bookmark,
+                bytes_max=self._resources.log_bytes_max,
+            )
+        except BaseException:
+            disk.close(self._fd)
+            raise
 
     @property
     def uuid(self) -> bytes:
@@ -84,10 +98,19 @@ class FileCopy:
         return self._until is not None and self._log.durable.seq >= self._until.seq
 
     def install(self) -> None:
-        """Take the database's place; nobody may have it open."""
+        """Take the database's place; nobody may have it open. If it fails, nothing remains."""
+        try:
+            self._install()
+        except BaseException:
+            remove_folder(self._folder)
+            raise
+
+    def _install(self) -> None:
         disk = self._resources.disk
-        disk.fsync(self._fd)
-        disk.close(self._fd)
+        try:
+            disk.fsync(self._fd)
+        finally:
+            disk.close(self._fd)
         self._log.drop_partial()
         self._log.close()
         begin = self._begin

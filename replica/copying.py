@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from engine.resources import Resources
+from engine.threads import until_done
 from proto.messages import SnapshotBegin, SnapshotEnd, SnapshotPages
 from proto.record import CommitPart
 from replica.bootstrap import FileCopy
@@ -56,8 +57,13 @@ class CopyUnderWay:
         Raises `HistoryDiverged`, `LogFailed`, `OSError`; then, and when cancelled, nothing
         of it remains.
         """
-        copy = await self._io.call(FileCopy, self._folder, self._begin, self._resources)
-        self._copy = copy
+        beginning = self._io.start(FileCopy, self._folder, self._begin, self._resources)
+        try:
+            self._copy = copy = await until_done(beginning)
+        except asyncio.CancelledError:
+            if not beginning.cancelled() and beginning.exception() is None:
+                await self._io.call(beginning.result().abandon)
+            raise
         try:
             while not copy.is_complete:
                 step = await self._steps.get()
