@@ -7,6 +7,7 @@ that only the transport knows: whether a byte of the request had been handed to 
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,8 +70,20 @@ class _Progress:
 class Transport:
     """The HTTP connection pool of one client."""
 
-    def __init__(self, url: str, *, policy: RetryPolicy, timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        policy: RetryPolicy,
+        timeout_s: float,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._url = url.rstrip("/")
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._tls = tls
         self._policy = policy
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._http: aiohttp.ClientSession | None = None
@@ -121,9 +134,10 @@ class Transport:
             trace.on_request_headers_sent.append(_mark_sent)
             self._http = aiohttp.ClientSession(
                 timeout=self._timeout,
-                headers={"Content-Type": "application/json"},
+                headers=self._headers,
                 trace_configs=[trace],
-                connector=aiohttp.TCPConnector(limit=0),  # the caller's concurrency is the bound
+                # The caller's concurrency is the bound.
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or True),
             )
         return self._http
 

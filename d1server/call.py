@@ -10,9 +10,12 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
+
+from d1server.tls import client_context
 
 DEFAULT_URL: Final = "http://127.0.0.1:8787"
 CALL_S_MAX: Final = 600.0  # a VACUUM or a large batch may take minutes
@@ -93,14 +96,25 @@ class Reply:
 class NodeConnection:
     """One connection to one node, opened when needed, kept for the next call."""
 
-    def __init__(self, url: str, *, timeout_s: float = CALL_S_MAX) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = CALL_S_MAX,
+        token: str | None = None,
+        tls_ca: Path | None = None,
+    ) -> None:
+        """Nothing is sent yet. Raises `UrlInvalid`, `TlsInvalid`."""
         self.url = normal_url(url)
+        self._headers = {"Accept": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
         parts = urlsplit(self.url)
         self._prefix = parts.path.rstrip("/")
         host, port = parts.hostname or "", parts.port
         self._http: http.client.HTTPConnection
         if parts.scheme == "https":
-            context = ssl.create_default_context()
+            context = client_context(tls_ca)
             self._http = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
         else:
             self._http = http.client.HTTPConnection(host, port, timeout=timeout_s)
@@ -130,7 +144,7 @@ class NodeConnection:
         """Send one request and return its answer, or raise what went wrong."""
         if self._http.sock is None:
             self._connect()
-        sent = {"Accept": "application/json", **(headers or {})}
+        sent = {**self._headers, **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         try:
@@ -218,6 +232,9 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> NodeRefu
 
 def describe(exc: Exception) -> str:
     """Return a connection error in a few words."""
+    if isinstance(exc, ssl.SSLError):
+        said = getattr(exc, "verify_message", "") or exc.reason or str(exc)
+        return f"TLS: {str(said).lower().replace('_', ' ')}"
     if isinstance(exc, TimeoutError):
         return "timed out"
     if isinstance(exc, OSError) and exc.strerror:

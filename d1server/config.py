@@ -15,9 +15,12 @@ import enum
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from d1server.access import TOKEN_PREFIX
+from d1server.tls import TlsFiles
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -91,8 +94,24 @@ class NodeConfig:
     idle_close_s: float = 60.0  # then a database gives its connections and descriptors back
     open_databases_max: int = 256  # bounds descriptors and page caches
     ready_lag_s_max: float = 10.0  # a replica further behind tells load balancers so
+    replication_token: str | None = field(default=None, repr=False)  # a replica's, for the link
+    tls_cert: Path | None = None  # with its key: HTTP and the link are TLS
+    tls_key: Path | None = None
+    tls_ca: Path | None = None  # the link's two ends show certificates of this CA
+    insecure: bool = False  # open to others without tokens: a network that is a fence by itself
+    open_metrics: bool = False  # /metrics without a token, for scrapers that cannot send one
     log_level: str = "info"
     log_format: str = "text"  # "json": one object per line, for collectors
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the node, if they reach the address that it listens on."""
+        return f"{'https' if self.tls_cert else 'http'}://{self.listen}"
+
+    @property
+    def tls(self) -> TlsFiles:
+        """The files of TLS; false if there are none."""
+        return TlsFiles(cert=self.tls_cert, key=self.tls_key, ca=self.tls_ca)
 
 
 def _parse_text(value: object) -> str:
@@ -115,7 +134,7 @@ def _parse_url(value: object) -> str:
 def _parse_path(value: object) -> Path:
     text = str(value) if isinstance(value, Path) else _parse_text(value)
     if not text or "\0" in text:
-        raise ValueError("wants a folder")
+        raise ValueError("wants a path")
     return Path(text).expanduser()
 
 
@@ -141,6 +160,35 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
         return text
 
     return parse
+
+
+def _parse_flag(value: object) -> bool:
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    text = str(value).strip().lower()
+    if text not in known:
+        raise ValueError("wants true or false")
+    return known[text]
+
+
+def parse_access_token(value: object) -> str:
+    """Return the token in a text, or in the file that `@FILE` names. Raises `ValueError`."""
+    text = _parse_text(value).strip()
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).expanduser().read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = getattr(exc, "strerror", None) or "no text"
+            raise ValueError(f"the file cannot be read: {reason}") from exc
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("wants an access token, or @FILE with one in it")
+    return text
+
+
+def _parse_own_token(value: object) -> str:
+    text = parse_access_token(value)
+    if not text.startswith(TOKEN_PREFIX):
+        raise ValueError(f"wants a token of `d1server token create`, which begins {TOKEN_PREFIX}")
+    return text
 
 
 def _seconds(least: float, most: float) -> Callable[[object], float]:
@@ -193,9 +241,18 @@ PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "idle_close_s": _seconds(0.1, 86400),
     "open_databases_max": _count(1, 100_000),
     "ready_lag_s_max": _seconds(0.1, 86400),
+    "replication_token": _parse_own_token,
+    "tls_cert": _parse_path,
+    "tls_key": _parse_path,
+    "tls_ca": _parse_path,
+    "insecure": _parse_flag,
+    "open_metrics": _parse_flag,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
 }
+
+
+SECRETS: Final = frozenset({"replication_token"})  # never shown
 
 
 def flag(setting: str) -> str:
@@ -261,10 +318,12 @@ def resolve(
         try:
             values[setting] = PARSERS[setting](source.value)
         except ValueError as exc:
-            raise ConfigInvalid(f"{source.place}: {source.value!r}: {exc}") from exc
+            shown = "" if setting in SECRETS else f"{source.value!r}: "
+            raise ConfigInvalid(f"{source.place}: {shown}{exc}") from exc
     if "data_dir" not in values:
         raise ConfigInvalid(f"a {role.value} needs a folder: give --data-dir")
     _settle_links(role, given, values)
+    _settle_tls(given)
     listen: Address = values.setdefault("listen", DEFAULT_LISTEN)
     if role is Role.PRIMARY and values["replication"] is None:
         values["replication"] = replication_beside(listen)
@@ -275,10 +334,11 @@ def resolve(
 
 def _settle_links(role: Role, given: Mapping[str, _Given], values: dict[str, Any]) -> None:
     """Check that the addresses fit the role: a primary is called, a replica calls."""
-    foreign = "primary" if role is Role.PRIMARY else "replication"
-    if foreign in given:
-        raise ConfigInvalid(f"{given[foreign].place}: a {role.value} has no such setting")
-    values[foreign] = None
+    foreign = ("primary", "replication_token") if role is Role.PRIMARY else ("replication",)
+    for setting in foreign:
+        if setting in given:
+            raise ConfigInvalid(f"{given[setting].place}: a {role.value} has no such setting")
+        values[setting] = None
     if role is Role.PRIMARY:
         values.setdefault("replication", None)
     elif "primary" not in values:
@@ -287,6 +347,13 @@ def _settle_links(role: Role, given: Mapping[str, _Given], values: dict[str, Any
         )
     elif values["primary"].port == 0:
         raise ConfigInvalid(f"{given['primary'].place}: port 0 cannot be called")
+
+
+def _settle_tls(given: Mapping[str, _Given]) -> None:
+    """Check that certificate and key come together."""
+    for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if one in given and other not in given:
+            raise ConfigInvalid(f"{given[one].place}: needs {flag(other)} as well")
 
 
 def replication_beside(listen: Address) -> Address:

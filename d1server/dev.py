@@ -30,7 +30,10 @@ READY_POLL_S: Final = 0.1  # another process tells nobody when it is ready
 PROBE_S_MAX: Final = 2.0
 REPLICATION_PORTS_TRIED: Final = 20
 # What a shell may have set for one node must not reach all three.
-OWN_SETTINGS: Final = ("DATA_DIR", "LISTEN", "REPLICATION", "PRIMARY", "REGION", "NAME")
+OWN_SETTINGS: Final = (
+    *("DATA_DIR", "LISTEN", "PUBLIC_URL", "REPLICATION", "PRIMARY", "REGION", "NAME"),
+    *("TLS_CERT", "TLS_KEY", "TLS_CA"),  # all is on loopback, and said to be at http://
+)
 
 
 class ClusterFailed(Exception):
@@ -63,12 +66,14 @@ class NodePlan:
         )
         rank = 1 if self.role is Role.PRIMARY else 0  # replicas first: the primary misses nobody
         log_path = self.folder / "node.log"
-        return ChildPlan(self.name, command, log_path, rank, child_env(os.environ))
+        return ChildPlan(self.name, command, log_path, rank, child_env(os.environ, self.role))
 
 
-def child_env(env: Mapping[str, str]) -> dict[str, str]:
+def child_env(env: Mapping[str, str], role: Role) -> dict[str, str]:
     """Return the environment for a node whose own settings are flags."""
     own = {ENV_PREFIX + name for name in OWN_SETTINGS}
+    if role is Role.PRIMARY:
+        own.add(ENV_PREFIX + "REPLICATION_TOKEN")  # the replicas', if there are tokens
     return {name: value for name, value in env.items() if name not in own}
 
 
@@ -117,14 +122,14 @@ def refuse_busy_ports(port: int) -> None:
         )
 
 
-def run_dev(port: int, data_dir: Path, *, as_json: bool) -> None:
-    """Run the cluster until a signal stops it."""
+def run_dev(port: int, data_dir: Path, *, as_json: bool, token: str | None) -> None:
+    """Run the cluster until a signal stops it. `token`: for one that has been given tokens."""
     refuse_busy_ports(port)
     nodes = plan_cluster(port, data_dir.absolute(), choose_replication_port(port))
     try:
         for node in nodes:
             node.folder.mkdir(parents=True, exist_ok=True)
-        cluster = DevCluster(nodes, as_json=as_json)
+        cluster = DevCluster(nodes, as_json=as_json, token=token)
         run_until_signalled(cluster.run(), on_second=cluster.supervisor.kill_all)
     except ChildFailed as exc:
         raise ClusterFailed(str(exc)) from exc
@@ -140,10 +145,11 @@ def say(message: str) -> None:
 class DevCluster:
     """Three nodes under one supervisor."""
 
-    def __init__(self, nodes: tuple[NodePlan, ...], *, as_json: bool) -> None:
+    def __init__(self, nodes: tuple[NodePlan, ...], *, as_json: bool, token: str | None) -> None:
         self.nodes = nodes
         self.supervisor = Supervisor([node.child() for node in nodes], say)
         self._as_json = as_json
+        self._token = token
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -169,7 +175,9 @@ class DevCluster:
     async def _wait_ready(self, node: NodePlan, deadline: float) -> None:
         """Return when a node says that it may be sent requests."""
         child = self.supervisor.children[node.name]
-        while (reason := await asyncio.to_thread(unreadiness, node.url, child.pid)) is not None:
+        while (
+            reason := await asyncio.to_thread(unreadiness, node.url, child.pid, self._token)
+        ) is not None:
             if time.monotonic() > deadline:
                 raise ClusterFailed(
                     f"{node.name} is not ready after {READY_S_MAX:g} s: {reason};"
@@ -182,10 +190,10 @@ class DevCluster:
         """Make the sample shop if it is not there, and wait until both replicas have it."""
         primary, *replicas = self.nodes
         try:
-            with NodeConnection(primary.url) as node:
+            with NodeConnection(primary.url, token=self._token) as node:
                 bookmark = fill_shop(node)
             for plan in replicas:
-                with NodeConnection(plan.url) as node:
+                with NodeConnection(plan.url, token=self._token) as node:
                     wait_for_shop(node, bookmark)
         except (NodeRefused, NodeUnreachable, AnswerForeign) as exc:
             raise ClusterFailed(f"cannot make the sample database {SHOP}: {exc}") from exc
@@ -225,10 +233,10 @@ class DevCluster:
         }
 
 
-def unreadiness(url: str, pid: int | None) -> str | None:
+def unreadiness(url: str, pid: int | None, token: str | None = None) -> str | None:
     """Return why the node of a process is not ready, or None if it is."""
     try:
-        with NodeConnection(url, timeout_s=PROBE_S_MAX) as node:
+        with NodeConnection(url, timeout_s=PROBE_S_MAX, token=token) as node:
             node.call("GET", "/readyz")
             if node.call("GET", "/status").json("pid")["pid"] != pid:
                 return f"another server answers at {url}"

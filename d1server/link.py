@@ -4,17 +4,21 @@
 and hands each message to `on_message` at once, in order, inside the event loop's turn.
 
 Bounds: the peer's window (`primary/feed.py`) bounds what is under way; a peer that stays
-silent for `SILENCE_S_MAX` is given up, both sides say something at least every second.
+silent for `SILENCE_S_MAX` is given up, both sides say something at least every second. A
+caller whom nobody knows yet (`frame_bytes_max`) may send a greeting, not a commit.
 """
 
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
+from d1server.tls import peer_fingerprint
 from proto.errors import FrameCorrupt, MessageInvalid
-from proto.framing import FrameDecoder, encode_frame
+from proto.framing import FRAME_BYTES_MAX, FrameDecoder, encode_frame
+from proto.handshake import Seal
 from proto.link import LinkLost
 from proto.messages import Message, decode_message, encode_message
 
@@ -22,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 SILENCE_S_MAX: Final = 5.0
 DIAL_S_MAX: Final = 5.0
+GREETING_BYTES_MAX: Final = 64 * 1024
 
 
 class PeerLink(asyncio.Protocol):
@@ -35,6 +40,10 @@ class PeerLink(asyncio.Protocol):
         self.last_heard = 0.0
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.peer = "a peer that has not said its name"
+        self.is_private = False  # TLS
+        self.peer_certificate = b""  # its fingerprint; empty: none was shown, or none asked for
+        self._closer: Seal | None = None
+        self._opener: Seal | None = None
         self._on_made = on_made
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
@@ -46,6 +55,10 @@ class PeerLink(asyncio.Protocol):
         raw = transport.get_extra_info("socket")
         if raw is not None:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self.is_private = True
+            self.peer_certificate = peer_fingerprint(tls)
         if self._on_made is not None:
             self._on_made(self)
 
@@ -55,7 +68,8 @@ class PeerLink(asyncio.Protocol):
         self.last_heard = asyncio.get_running_loop().time()
         try:
             for payload in self._decoder.feed(data):
-                message = decode_message(payload)
+                opened = payload if self._opener is None else self._opener.open(payload)
+                message = decode_message(opened)
                 if self.on_message is not None and not self.lost.done():
                     self.on_message(message)
         except (FrameCorrupt, MessageInvalid) as exc:
@@ -71,6 +85,20 @@ class PeerLink(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(str(exc) if exc else "the peer closed the connection")
 
+    def seal(self, *, sent: bytes, received: bytes) -> None:
+        """Tag every message from here on, and ask for tags, with these keys."""
+        self._closer, self._opener = Seal(sent), Seal(received)
+
+    def bound_frames(self, bytes_max: int = FRAME_BYTES_MAX) -> None:
+        """Take no longer messages than this from the peer."""
+        self._decoder.bytes_max = bytes_max
+
+    @property
+    def host(self) -> str:
+        """The peer's address."""
+        peer = self._transport.get_extra_info("peername") if self._transport else None
+        return str(peer[0]) if peer else ""
+
     @property
     def unsent_bytes(self) -> int:
         """Bytes that have not left for the network."""
@@ -80,7 +108,8 @@ class PeerLink(asyncio.Protocol):
         """Queue a message; its size on the wire. On a lost link it does nothing."""
         if self._transport is None or self._transport.is_closing():
             return 0
-        frame = encode_frame(encode_message(message))
+        payload = encode_message(message)
+        frame = encode_frame(payload if self._closer is None else self._closer.close(payload))
         self._transport.write(frame)
         self.sent_bytes += len(frame)
         return len(frame)
@@ -109,18 +138,35 @@ class PeerLink(asyncio.Protocol):
         return self.lost.result()
 
 
-async def dial(host: str, port: int) -> PeerLink:
+async def dial(host: str, port: int, context: ssl.SSLContext | None = None) -> PeerLink:
     """Connect to a primary's replication address. Raises `LinkLost`."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(DIAL_S_MAX):
-            _, link = await loop.create_connection(PeerLink, host, port)
+            _, link = await loop.create_connection(
+                PeerLink, host, port, ssl=context, server_hostname=host if context else None
+            )
+    except ssl.SSLError as exc:  # also of a certificate that is not the primary's
+        raise LinkLost(f"{host}:{port}: no TLS with it: {_reason(exc)}") from exc
     except (OSError, TimeoutError) as exc:
         raise LinkLost(f"{host}:{port} does not answer: {exc!r}") from exc
     return link
 
 
-async def listen(host: str, port: int, on_made: Callable[[PeerLink], None]) -> asyncio.Server:
+def _reason(exc: ssl.SSLError) -> str:
+    said = getattr(exc, "verify_message", "") or exc.reason or str(exc)
+    return str(said).lower().replace("_", " ")
+
+
+async def listen(
+    host: str,
+    port: int,
+    on_made: Callable[[PeerLink], None],
+    context: ssl.SSLContext | None = None,
+) -> asyncio.Server:
     """Take links at this address. Raises `OSError`."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: PeerLink(on_made), host, port)
+    timeout_s = None if context is None else DIAL_S_MAX
+    return await loop.create_server(
+        lambda: PeerLink(on_made), host, port, ssl=context, ssl_handshake_timeout=timeout_s
+    )

@@ -16,8 +16,10 @@ from typing import Final
 
 import apsw
 
+from d1server.access import Access
 from d1server.config import Address, NodeConfig, Role
 from d1server.datadir import open_data_dir
+from d1server.exposure import is_loopback
 from d1server.primary_node import PrimaryNode
 from d1server.replica_node import ReplicaNode
 from d1server.replication_metrics import ReplicationCollector
@@ -44,15 +46,17 @@ class SqliteTooOld(Exception):
 async def run_node(config: NodeConfig) -> None:
     """Run the node of this configuration until cancelled.
 
-    Raises `DataDirRefused`, `SqliteTooOld`, `OSError` (an address in use), `EngineError`.
+    Raises `DataDirRefused`, `SqliteTooOld`, `NodeExposed`, `TlsInvalid`, `OSError` (an address
+    in use), `EngineError`.
     """
     check_sqlite(apsw.sqlite_lib_version())
     raise_descriptor_limit()
     disk = Disk()
     with (
         open_data_dir(config.data_dir, config.role.value, disk) as data,
-        _resources(config, disk) as resources,
+        open_resources(config, disk) as resources,
     ):
+        tls = config.tls.for_http()
         kind = PrimaryNode if config.role is Role.PRIMARY else ReplicaNode
         node = kind(config, data, resources)
         limits = HttpLimits(body_bytes_max=config.body_bytes_max)
@@ -64,22 +68,35 @@ async def run_node(config: NodeConfig) -> None:
                 config.listen.port,
                 limits=limits,
                 collectors=[ReplicationCollector(node.status, resources.flush_s)],
+                tls=tls,
+                open_metrics=config.open_metrics,
             ) as front,
         ):
             logger.info(
-                "%s %s (%s) serves http://%s:%s", config.role.value, config.name, config.region,
-                *front.address,
+                "%s %s (%s) serves %s://%s:%s", config.role.value, config.name, config.region,
+                "http" if tls is None else "https", *front.address,
             )  # fmt: skip
             if node.transfers is not None and config.public_url is None:
-                node.transfers.base_url = url_at(*front.address)
+                node.transfers.base_url = url_at(*front.address, is_tls=tls is not None)
+            tell_openness(config, node.access)
             settle_garbage_collector()
             await asyncio.get_running_loop().create_future()
 
 
-def url_at(host: str, port: int) -> str:
+def url_at(host: str, port: int, *, is_tls: bool) -> str:
     """The URL of this node as far as it can tell; if it listens everywhere, by its host name."""
     is_everywhere = host in ("0.0.0.0", "::")
-    return f"http://{Address(socket.gethostname() if is_everywhere else host, port)}"
+    address = Address(socket.gethostname() if is_everywhere else host, port)
+    return f"{'https' if is_tls else 'http'}://{address}"
+
+
+def tell_openness(config: NodeConfig, access: Access) -> None:
+    """Say once what somebody who starts a node should know of its doors."""
+    link = config.replication or config.primary
+    if access.is_open and config.insecure:
+        logger.warning("--insecure and no access tokens: whoever reaches this node may do anything")
+    elif link is not None and not is_loopback(link) and not config.tls:
+        logger.warning("the link with %s is not encrypted: --tls-cert, --tls-key, --tls-ca", link)
 
 
 def check_sqlite(version: str) -> None:
@@ -108,7 +125,8 @@ def raise_descriptor_limit() -> None:
 
 
 @contextmanager
-def _resources(config: NodeConfig, disk: Disk) -> Iterator[Resources]:
+def open_resources(config: NodeConfig, disk: Disk) -> Iterator[Resources]:
+    """What the databases of one node share, for as long as the block lasts."""
     io, readers = Threads("io", _IO_THREADS_MAX), Threads("read", _READ_THREADS_MAX)
     try:
         yield Resources(

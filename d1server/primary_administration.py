@@ -21,6 +21,8 @@ from d1server.administration import (
     success,
 )
 from d1server.catalog import CatalogEntry, change, insert
+from d1server.permissions import refuse_operation
+from d1server.primary_tokens import TokenAdministration
 from d1server.query import ADMIN_OPS, AdminRequest, Answer
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.web.errors import Fault, refuse
@@ -55,6 +57,7 @@ class Administration:
             "delete": self._delete,
             "vacuum": self._vacuum,
             "export": self._export,
+            **TokenAdministration(node).operations,
         }
         assert self._operations.keys() == ADMIN_OPS
 
@@ -67,7 +70,10 @@ class Administration:
                     f"this primary knows no operation {request.op!r}: run the same d1server on "
                     "both nodes"
                 )
-            return await operation(request)
+            entry = self._node.catalog.find(request.database)
+            key = entry.uuid if entry is not None else None
+            refused = refuse_operation(request.op, request.grant, key)
+            return refused if refused is not None else await operation(request)
         except _Unknown as exc:
             return unknown_database(exc.name)
         except Exception as exc:
@@ -109,8 +115,13 @@ class Administration:
         return success(await self._described(entry, FIELDS))
 
     async def _list(self, request: AdminRequest) -> Answer:
-        """All databases at once, or the page that the body asks for."""
-        entries = self._node.catalog.by_name.values()
+        """All that the caller may use at once, or the page of them that the body asks for."""
+        wanted = request.grant.databases
+        entries = [
+            entry
+            for entry in self._node.catalog.by_name.values()
+            if wanted is None or entry.uuid in wanted
+        ]
         if request.body:
             return listed(entries, read_listing(request.body))
         return success([describe(entry, self._measured(entry)) for entry in entries])

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import apsw
 
+from d1server.access import Access
 from d1server.catalog import (
     CATALOG_NAME,
     CREATE_TABLE,
@@ -24,6 +25,7 @@ from d1server.catalog import (
 )
 from d1server.config import NodeConfig
 from d1server.datadir import DataDir
+from d1server.exposure import check_exposure, may_be_open
 from d1server.idle import close_idle
 from d1server.link import PeerLink, listen
 from d1server.primary_administration import Administration
@@ -31,8 +33,10 @@ from d1server.primary_queries import PrimaryQueries
 from d1server.query import AdminRequest, Answer
 from d1server.replica_door import ReplicaDoor
 from d1server.tasks import Tasks
+from d1server.token_table import CREATE_TOKENS, SELECT_TOKENS, note_uses, read_tokens
+from d1server.token_uses import tell_uses
 from d1server.transfers import Transfers
-from engine.errors import DatabaseDamaged, EngineError, StatementRefused
+from engine.errors import DatabaseDamaged, EngineError
 from engine.ondemand import OnDemand, Retired
 from engine.resources import Resources
 from engine.threads import until_done
@@ -45,6 +49,7 @@ from proto.api import ServedBy, Statement
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S: Final = 1.0
+_STRANGERS_MAX: Final = 64  # links whose replica is not known yet
 _KNOWN_S_MAX: Final = 5.0  # a change waits so long for connected replicas to know
 
 
@@ -58,6 +63,7 @@ class PrimaryNode:
         self._resources = resources
         self._tasks = Tasks()
         self._catalog = Catalog()
+        self._access = Access(may_be_open=may_be_open(config))
         self._catalog_uuid = catalog_uuid(data.identity.cluster)
         self._databases: dict[bytes, PrimaryDatabase] = {}
         self._reloading = asyncio.Lock()
@@ -70,9 +76,10 @@ class PrimaryNode:
             data,
             resources,
             spawn=self._tasks.spawn,
-            base_url=config.public_url or f"http://{config.listen}",
+            base_url=config.public_url or config.url,
         )
         self._doors: list[ReplicaDoor] = []
+        self.certificate = b""  # the fingerprint of what replicas are shown; empty without TLS
         self.replication_address: tuple[str, int]  # while running: where replicas call
 
     # --- life
@@ -83,29 +90,41 @@ class PrimaryNode:
 
         Stop order: links, background tasks, databases (each made durable and checkpointed).
         """
-        await self._open_catalog()
-        await self._transfers.open()
-        address = self._config.replication
-        assert address is not None, "a primary has a replication address"
-        server = await listen(address.host, address.port, self._welcome)
-        self.replication_address = server.sockets[0].getsockname()[:2]
-        self._tasks.spawn(self._beat(), "heartbeats")
-        self._tasks.spawn(
-            close_idle(
-                self._idle_candidates,
-                self._resources.io,
-                idle_s=self._config.idle_close_s,
-                open_max=self._config.open_databases_max,
-            ),
-            "idle databases",
-        )
+        async with self.opened():
+            check_exposure(self._config, has_tokens=any(self._access.tokens))
+            await self._transfers.open()
+            address, tls = self._config.replication, self._config.tls
+            assert address is not None, "a primary has a replication address"
+            self.certificate = tls.fingerprint()
+            context = tls.for_replicas()
+            server = await listen(address.host, address.port, self._welcome, context)
+            self.replication_address = server.sockets[0].getsockname()[:2]
+            self._tasks.spawn(self._beat(), "heartbeats")
+            self._tasks.spawn(tell_uses(self._access, self.note_token_uses), "token uses")
+            self._tasks.spawn(
+                close_idle(
+                    self._idle_candidates,
+                    self._resources.io,
+                    idle_s=self._config.idle_close_s,
+                    open_max=self._config.open_databases_max,
+                ),
+                "idle databases",
+            )
+            try:
+                yield
+            finally:
+                server.close()
+                for door in list(self._doors):
+                    door.close("the primary is stopping")
+                await self._transfers.close()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """The node as far as nobody else is needed: its catalog, its databases."""
         try:
+            await self._open_catalog()
             yield
         finally:
-            server.close()
-            for door in list(self._doors):
-                door.close("the primary is stopping")
-            await self._transfers.close()
             await self._close_databases()
             await self._tasks.cancel_all()
 
@@ -122,7 +141,7 @@ class PrimaryNode:
         self._databases[self._catalog_uuid] = catalog = self._database(self._catalog_uuid)
         try:
             async with catalog.demand.used() as opened:
-                await opened.committer.write(steps_of([CREATE_TABLE]))
+                await opened.committer.write(steps_of([CREATE_TABLE, CREATE_TOKENS]))
                 known = (await opened.reads.run(steps_of([SELECT_COLUMNS])))[0]
                 if missing := missing_columns(known):
                     await opened.committer.write(steps_of(missing))
@@ -145,11 +164,15 @@ class PrimaryNode:
     async def _reload_catalog(self) -> None:
         async with self._reloading:  # or an older reading could come last
             async with self._databases[self._catalog_uuid].demand.used() as opened:
-                found = (await opened.reads.run(steps_of([SELECT_ALL])))[0]
+                found, tokens = await opened.reads.run(steps_of([SELECT_ALL, SELECT_TOKENS]))
             change = self._catalog.update(found)
+            has_moved = self._access.update(read_tokens(tokens))
             for entry in change.added:
                 self._databases[entry.uuid] = self._database(entry.uuid)
                 self._on_durable(entry.uuid)  # a replica may have asked before we knew it
+        if has_moved:
+            for door in self._doors:
+                door.check_token()
 
     def _database(self, key: bytes) -> PrimaryDatabase:
         return PrimaryDatabase(
@@ -177,6 +200,10 @@ class PrimaryNode:
     # --- replicas
 
     def _welcome(self, link: PeerLink) -> None:
+        strangers = sum(1 for door in self._doors if not door.is_welcome)
+        if strangers >= _STRANGERS_MAX:
+            link.abort("too many callers have not said who they are")
+            return
         door = ReplicaDoor(link, self)
         self._doors.append(door)
         self._tasks.spawn(self._keep_door(door), "link")
@@ -191,6 +218,11 @@ class PrimaryNode:
     def identity(self) -> tuple[str, str, str]:
         """Cluster, node, region: what a `Welcome` says."""
         return self._data.identity.cluster, self._config.name, self._config.region
+
+    @property
+    def is_insecure(self) -> bool:
+        """Whoever started the node trusts everybody on the way."""
+        return self._config.insecure
 
     @property
     def resources(self) -> Resources:
@@ -228,6 +260,11 @@ class PrimaryNode:
     def queries(self) -> PrimaryQueries:
         """Where queries go."""
         return self._queries
+
+    @property
+    def access(self) -> Access:
+        """Who may come in."""
+        return self._access
 
     def readiness(self) -> tuple[bool, list[str]]:
         """Ready while every database can be opened."""
@@ -309,15 +346,22 @@ class PrimaryNode:
             raise Retired(f"the database {entry.name} has just been deleted")
         return found
 
-    async def change_catalog(self, statement: Statement) -> None:
-        """Write to the catalog, and take what it says then."""
-        async with self._databases[self._catalog_uuid].demand.used() as opened:
-            try:
-                await opened.committer.write(steps_of([statement]))
-            except StatementRefused:
-                logger.exception("the catalog refused a change")
-                raise
-        await self._reload_catalog()
+    async def change_catalog(self, *statements: Statement) -> None:
+        """Write to the catalog, and take what it says then; also when the caller hangs up."""
+        await asyncio.shield(self._tasks.spawn(self._change_catalog(statements), "catalog change"))
+
+    async def _change_catalog(self, statements: Sequence[Statement]) -> None:
+        try:
+            async with self._databases[self._catalog_uuid].demand.used() as opened:
+                await opened.committer.write(steps_of(statements))
+        finally:  # also after a failure that leaves open what was done
+            await self._reload_catalog()
+
+    async def note_token_uses(self, uses: Mapping[str, float]) -> None:
+        """Store when tokens were last used."""
+        known = {key: at for key, at in uses.items() if self._access.find(key) is not None}
+        if known:
+            await self.change_catalog(*note_uses(known))
 
     async def delete_database(self, entry: CatalogEntry) -> list[str] | None:
         """Out of the catalog first, on all nodes; then the data.

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from d1server.access import Level
+from d1server.permissions import refuse_read, refuse_write
 from d1server.query import Answer, Constraint, PendingAnswer, QueryRequest
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.results import State, encode, to_answer
@@ -35,11 +37,15 @@ class PrimaryQueries:
             return None
         database.demand.touch()
         head = opened.log.head
+        if not request.grant.may(Level.READ, database.uuid):
+            return None
         try:
             if request.bookmark not in (None, head) and _refused_bookmark(request, opened):
                 return None
             steps = steps_of(request.statements)
             if writes(opened.live.reader, steps):
+                if not request.grant.may(Level.EDIT, database.uuid):
+                    return None
                 return self._write_now(request, steps, opened)
             if not opened.committer.is_settled:
                 return None
@@ -81,6 +87,9 @@ class PrimaryQueries:
     async def answer(self, request: QueryRequest) -> Answer:
         """Serve whatever the request is."""
         database = self._find(request.database)
+        forbidden = refuse_read(request.grant, database.uuid if database is not None else None)
+        if forbidden is not None:
+            return forbidden
         if database is None:
             return unknown_database(request.database)
         bookmark: str | None = None
@@ -90,15 +99,18 @@ class PrimaryQueries:
                 if refused is not None:
                     return refused
                 try:
-                    return await self._run(request, opened)
+                    return await self._run(request, database.uuid, opened)
                 finally:
                     bookmark = opened.log.durable.text
         except Exception as exc:
             return answer_refusal(exc, bookmark)
 
-    async def _run(self, request: QueryRequest, opened: OpenPrimary) -> Answer:
+    async def _run(self, request: QueryRequest, database: bytes, opened: OpenPrimary) -> Answer:
         steps = steps_of(request.statements)
         if writes(opened.live.reader, steps):
+            forbidden = refuse_write(request.grant, database)
+            if forbidden is not None:
+                return forbidden
             return await self._write(request, steps, opened)
         try:
             results = await opened.reads.run(steps)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from proto.api import Dialect, Shape
 
 if TYPE_CHECKING:
+    from d1server.access import Access, Grant
     from d1server.transfers import Transfers
     from proto.api import Statement
     from proto.tokens import Bookmark
@@ -61,6 +62,7 @@ class QueryRequest:
     idempotency_key: str | None
     hops: int  # nodes that have forwarded it already
     body: bytes  # for forwarding: what `decode_query` made `statements` of
+    grant: Grant  # what the caller may do; judged where the database and the statements are known
     dialect: Dialect = Dialect.NODE
 
     @property
@@ -111,6 +113,7 @@ class AdminRequest:
     database: str  # name or uuid; empty for "list"; for "create" it stands in `body`
     body: bytes
     hops: int
+    grant: Grant  # what the caller may do; judged by `permissions.py`
 
 
 # Every operation that a node runs for another one's client, by its name on the link.
@@ -124,6 +127,7 @@ QUERY_OPS: Final[Mapping[str, tuple[Dialect, Shape]]] = {
 }
 ADMIN_OPS: Final = frozenset(
     {"create", "list", "info", "replace", "update", "delete", "vacuum", "export"}
+    | {"token-create", "token-list", "token-revoke"}
 )
 BOOKMARK_OP: Final = "bookmark"  # will this bookmark ever be satisfied?
 
@@ -154,6 +158,10 @@ class NodeView(Protocol):
     @property
     def queries(self) -> QueryService:
         """Where queries go."""
+
+    @property
+    def access(self) -> Access:
+        """Who may come in."""
 
     def status(self) -> dict[str, object]:
         """Return what `/status` shows, ready for JSON."""

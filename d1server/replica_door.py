@@ -1,9 +1,21 @@
-"""The primary's end of one replica's link: greeting, feed, forwarded requests."""
+"""The primary's end of one replica's link: greeting, feed, forwarded requests.
 
+A caller is a replica if it proves to know a live token with the scope replicate, or shows a
+certificate of the CA that the primary asks for. While the cluster has no tokens, and listens
+where that is allowed, everybody is. Forwarded requests are judged here once more, by the token
+with which the client came to the replica: the replica is trusted to say which one it was.
+"""
+
+import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from d1server.link import PeerLink
+from d1server.access import Grant, NotAdmitted
+from d1server.config import NAME_PATTERN, Address
+from d1server.exposure import is_loopback
+from d1server.link import GREETING_BYTES_MAX, PeerLink
+from d1server.permissions import forbid, not_admitted, refuse_read
 from d1server.primary_queries import refuse_bookmark
 from d1server.query import (
     BOOKMARK_OP,
@@ -16,12 +28,15 @@ from d1server.query import (
 )
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.router import BookmarkAge, age_of
+from d1server.token_uses import TOKEN_USES_OP, decode_uses
 from d1server.web.errors import Fault, refuse
 from d1server.web.headers import BOOKMARK_HEADER, NO_WISHES, Wishes, read_wishes
 from primary.database import PrimaryDatabase
 from primary.feed import ReplicaFeed
 from proto.api import decode_query
+from proto.errors import ProofInvalid
 from proto.framing import BODY_BYTES_MAX
+from proto.handshake import NONCE_BYTES, PrimaryHandshake
 from proto.messages import (
     PROTOCOL_VERSION,
     Ack,
@@ -30,6 +45,7 @@ from proto.messages import (
     Goodbye,
     Hello,
     Message,
+    Proof,
     Refuse,
     Reply,
     Unfollow,
@@ -41,6 +57,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_GREETING_S_MAX: Final = 10.0
+_LEAVE_S: Final = 1.0  # for the answer to whoever made the first token through a replica
+_NO_TOKEN: Final = (
+    "this primary asks for an access token: make one there with `d1server token create --scope "
+    "replicate` and give it to the replica as --replication-token"
+)
+_TOKEN_REFUSED: Final = (
+    "its --replication-token is no live token with the scope replicate here: make one with "
+    "`d1server token create --scope replicate`"
+)
+_SECRET_IN_CLEAR: Final = (
+    "the answer would carry the new token over a link without TLS: ask the primary itself"
+)
 _FORWARDS_MAX: Final = 4096  # under way for one replica; more stay unanswered until it hangs up
 
 
@@ -53,7 +82,9 @@ class ReplicaDoor:
         self._node = node
         self._feed: ReplicaFeed | None = None
         self._hello: Hello | None = None
+        self._handshake: PrimaryHandshake | None = None
         link.on_message = self._on_message
+        link.bound_frames(GREETING_BYTES_MAX)
 
     @property
     def is_welcome(self) -> bool:
@@ -67,10 +98,12 @@ class ReplicaDoor:
 
     async def until_lost(self) -> None:
         """Return when the link has ended; nothing of it remains then."""
+        late = asyncio.get_running_loop().call_later(_GREETING_S_MAX, self._on_greeting_late)
         try:
             reason = await self._link.wait_lost()
             logger.info("link with %s ended: %s", self.name, reason)
         finally:
+            late.cancel()
             if self._feed is not None:
                 self._feed.close()
             self._link.abort("closed here")
@@ -94,6 +127,7 @@ class ReplicaDoor:
 
     def heartbeat(self, databases: list[PrimaryDatabase], *, time_ms: int) -> None:
         """Tell the replica that we are there, and how far."""
+        self.check_token()  # it may have expired
         if self._feed is not None:
             self._feed.heartbeat(databases, time_ms=time_ms)
 
@@ -114,6 +148,7 @@ class ReplicaDoor:
             "sent_bytes": self._link.sent_bytes,
             "received_bytes": self._link.received_bytes,
             "lag_ms": feed.lag_ms,
+            "link": "tls" if self._link.is_private else "sealed" if hello.token_id else "plain",
             "problems": sum(1 for p in feed.progress.values() if p.problem),
         }
 
@@ -133,28 +168,83 @@ class ReplicaDoor:
         else:
             self._link.abort(f"a replica does not send {type(message).__name__}")
 
+    def check_token(self) -> None:
+        """End the link if its replica may not have it any more."""
+        hello, access = self._hello, self._node.access
+        if hello is None:
+            return
+        if hello.token_id:
+            if access.link_key(hello.token_id) is None:
+                self.close("the token of this replica is revoked or expired")
+        elif not access.is_open and not self._link.peer_certificate:
+            close = partial(self.close, "the cluster has tokens now, and this replica has none")
+            asyncio.get_running_loop().call_later(_LEAVE_S, close)
+
+    def _on_greeting_late(self) -> None:
+        if not self.is_welcome:
+            self._link.abort("the greeting took too long")
+
     def _greet(self, message: Message) -> None:
-        cluster, node, region = self._node.identity
-        if not isinstance(message, Hello):
+        if self._handshake is not None:
+            self._check_proof(self._handshake, message)
+        elif self._hello is not None or not isinstance(message, Hello):
             self._link.abort("the first message was no Hello")
         elif message.version != PROTOCOL_VERSION:
             self._refuse(
                 f"it speaks version {message.version} of the link, this primary "
                 f"{PROTOCOL_VERSION}: run the same d1server on both"
             )
-        elif message.cluster not in ("", cluster):
-            self._refuse(
-                f"it belongs to the cluster {message.cluster}, this primary to {cluster}: "
-                "start it with an empty --data-dir to have it copy this cluster"
-            )
+        elif not NAME_PATTERN.fullmatch(message.node):
+            self._refuse("its name is none that a replica can have")
         else:
             self._link.peer = message.node
             self._hello = message
-            self._link.send(Welcome(PROTOCOL_VERSION, cluster, node, region, ""))
-            self._feed = ReplicaFeed(
-                self._link, self._node.find_uuid, self._node.resources, self._node.tasks.spawn
+            self._authenticate(message)
+
+    def _authenticate(self, hello: Hello) -> None:
+        access, link = self._node.access, self._link
+        if hello.token_id:
+            key = access.link_key(hello.token_id)
+            if key is None or len(hello.nonce) != NONCE_BYTES:
+                self._refuse(_TOKEN_REFUSED)
+                return
+            self._handshake = PrimaryHandshake(key, hello, self._node.certificate)
+            link.send(self._handshake.challenge)
+            if not link.is_private:
+                keys = self._handshake.keys
+                link.seal(sent=keys.of_primary, received=keys.of_replica)
+        elif access.is_open or link.peer_certificate:
+            self._take(hello)
+        else:
+            self._refuse(_NO_TOKEN)
+
+    def _check_proof(self, handshake: PrimaryHandshake, message: Message) -> None:
+        assert self._hello is not None
+        try:
+            if not isinstance(message, Proof):
+                raise ProofInvalid(f"a {type(message).__name__} is no proof")
+            handshake.check(message)
+        except ProofInvalid as exc:
+            logger.warning("%s (%s): %s", self._link.peer, self._link.host, exc)
+            self._refuse(_TOKEN_REFUSED)
+        else:
+            self._take(self._hello)
+
+    def _take(self, hello: Hello) -> None:
+        """Welcome a replica, if it is one of this cluster."""
+        cluster, node, region = self._node.identity
+        if hello.cluster not in ("", cluster):
+            self._refuse(
+                f"it belongs to the cluster {hello.cluster[:64]}, this primary to {cluster}: "
+                "start it with an empty --data-dir to have it copy this cluster"
             )
-            logger.info("replica %s (%s) is connected", message.node, message.region)
+            return
+        self._link.bound_frames()
+        self._link.send(Welcome(PROTOCOL_VERSION, cluster, node, region, ""))
+        self._feed = ReplicaFeed(
+            self._link, self._node.find_uuid, self._node.resources, self._node.tasks.spawn
+        )
+        logger.info("replica %s (%s) is connected", hello.node, hello.region)
 
     def _refuse(self, reason: str) -> None:
         logger.warning("refused the replica %s: %s", self._link.peer, reason)
@@ -185,22 +275,40 @@ class ReplicaDoor:
         )
 
     async def _run(self, forward: Forward) -> Answer:
+        if forward.operation == TOKEN_USES_OP:
+            await self._node.note_token_uses(decode_uses(forward.body))
+            return Answer(200, b"", None)
+        try:
+            grant = self._node.access.admit_caller(forward.caller)
+        except NotAdmitted:
+            return not_admitted()
         if forward.operation == BOOKMARK_OP:
-            return self._judge(forward)
+            return self._judge(forward, grant)
         if forward.operation in QUERY_OPS:
-            return await answered(self._node.queries, _query(forward))
+            return await answered(self._node.queries, _query(forward, grant))
+        if forward.operation == "token-create" and not self._may_carry_secrets:
+            return forbid(_SECRET_IN_CLEAR)
         return await self._node.administer(
             AdminRequest(
                 op=forward.operation,
                 database=forward.database,
                 body=forward.body,
                 hops=forward.hops,
+                grant=grant,
             )
         )
 
-    def _judge(self, forward: Forward) -> Answer:
+    @property
+    def _may_carry_secrets(self) -> bool:
+        is_near = is_loopback(Address(self._link.host, 0))
+        return self._link.is_private or is_near or self._node.is_insecure
+
+    def _judge(self, forward: Forward, grant: Grant) -> Answer:
         """Whether a bookmark will ever be satisfied: 200, or the refusal."""
         database = self._node.find(forward.database)
+        forbidden = refuse_read(grant, database.uuid if database is not None else None)
+        if forbidden is not None:
+            return forbidden
         if database is None:
             return unknown_database(forward.database)
         bookmark = _wishes(forward).bookmark
@@ -216,7 +324,7 @@ def _wishes(forward: Forward) -> Wishes:
     return read_wishes([(BOOKMARK_HEADER, forward.constraint)]) if forward.constraint else NO_WISHES
 
 
-def _query(forward: Forward) -> QueryRequest:
+def _query(forward: Forward, grant: Grant) -> QueryRequest:
     wishes = _wishes(forward)
     dialect, shape = QUERY_OPS[forward.operation]
     return QueryRequest(
@@ -230,5 +338,6 @@ def _query(forward: Forward) -> QueryRequest:
         idempotency_key=forward.idempotency_key or None,
         hops=forward.hops,
         body=forward.body,
+        grant=grant,
         dialect=dialect,
     )

@@ -5,28 +5,33 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import apsw
 
+from d1server.access import Access, hash_of, id_of
 from d1server.catalog import CATALOG_NAME, SELECT_ALL, Catalog, ReplicationMode, catalog_uuid
 from d1server.config import NodeConfig
 from d1server.datadir import DataDir
+from d1server.exposure import NodeExposed, check_exposure, may_be_open
 from d1server.idle import close_idle
-from d1server.link import dial
+from d1server.link import PeerLink, dial
 from d1server.query import AdminRequest, Answer
 from d1server.refusals import answer_refusal
 from d1server.replica_queries import ReplicaQueries
 from d1server.results import to_reply_answer
 from d1server.tasks import Tasks
+from d1server.token_table import HAS_TOKENS, SELECT_TOKENS, read_tokens
+from d1server.token_uses import TOKEN_USES_OP, encode_uses, tell_uses
 from engine.errors import EngineError
 from engine.ondemand import OnDemand, Retired
 from engine.resources import Resources
 from engine.transaction import steps_of
 from engine.wal import PAGE_SIZE
 from proto.api import ServedBy
+from proto.handshake import LinkCredential
 from proto.messages import PROTOCOL_VERSION, Forward, Hello, Welcome
 from proto.tokens import FIRST_EPOCH, Bookmark
 from replica.bootstrap import remove_folder, remove_leftovers
@@ -36,6 +41,7 @@ from replica.receiver import Receiver, ReceiverState
 
 logger = logging.getLogger(__name__)
 
+_TELL_S_MAX: Final = 10.0
 _ADMIN_S_MAX: Final = 3600.0  # a VACUUM of a large database takes its time
 
 
@@ -44,7 +50,6 @@ class ReplicaNode:
 
     def __init__(self, config: NodeConfig, data: DataDir, resources: Resources) -> None:
         """Nothing is opened yet."""
-        assert config.primary is not None, "a replica has a primary"
         self._config = config
         self._data = data
         self._resources = resources
@@ -55,8 +60,9 @@ class ReplicaNode:
         self._catalog_reading = False
         self._databases: dict[bytes, ReplicaDatabase] = {}
         self._started_at = time.time()
-        primary = config.primary
-        self._receiver = Receiver(lambda: dial(primary.host, primary.port), self)
+        self._access = Access(may_be_open=may_be_open(config))
+        self._tls = config.tls.for_primary()
+        self._receiver = Receiver(self._dial, self, _credential(config))
         self._hooks = ReplicaHooks(on_moved=self._on_moved, follow=self._follow_one)
         self._queries = ReplicaQueries(
             self.find_served,
@@ -76,6 +82,12 @@ class ReplicaNode:
         remove_leftovers(self._data.databases)
         if self._data.identity.cluster:
             await self._open_catalog(self._data.identity.cluster)
+        try:
+            check_exposure(self._config, has_tokens=any(self._access.tokens))
+        except NodeExposed:
+            await self._close_databases()
+            raise
+        self._tasks.spawn(tell_uses(self._access, self._tell_uses), "token uses")
         following = self._tasks.spawn(self._receiver.run(), "receiver")
         self._tasks.spawn(
             close_idle(
@@ -94,6 +106,15 @@ class ReplicaNode:
             await asyncio.wait([following])
             await self._close_databases()
             await self._tasks.cancel_all()
+
+    async def _dial(self) -> PeerLink:
+        primary = self._config.primary
+        assert primary is not None, "a replica has a primary"
+        return await dial(primary.host, primary.port, self._tls)
+
+    async def _tell_uses(self, uses: Mapping[str, float]) -> None:
+        message = Forward(0, TOKEN_USES_OP, "", encode_uses(uses))
+        await self._receiver.forwarder.ask(message, timeout_s=_TELL_S_MAX)
 
     async def _open_catalog(self, cluster: str) -> None:
         self._catalog_database = catalog = self._database(catalog_uuid(cluster))
@@ -131,7 +152,10 @@ class ReplicaNode:
         self._receiver.ack_soon()
 
     async def _follow_catalog(self) -> None:
-        """Read it; only then acknowledge it: whoever deletes a database waits for that."""
+        """Read it; only then acknowledge it.
+
+        Whoever deletes a database or revokes a token waits for that.
+        """
         catalog = self._catalog_database
         assert catalog is not None
         try:
@@ -149,12 +173,15 @@ class ReplicaNode:
         try:
             async with catalog.demand.used() as opened:
                 read_at = catalog.applied_bookmark
-                found = (await opened.reads.run(steps_of([SELECT_ALL])))[0]
+                has_tokens = (await opened.reads.run(steps_of([HAS_TOKENS])))[0].rows[0][0]
+                wanted = [SELECT_ALL, SELECT_TOKENS] if has_tokens else [SELECT_ALL]
+                found, *tokens = await opened.reads.run(steps_of(wanted))
         except (NotHere, Retired, EngineError) as exc:
             logger.debug("the catalog cannot be read yet: %s", exc)
             return False
         is_first = self._catalog_read is None
         self._catalog_read = read_at
+        self._access.update(token for rows in tokens for token in read_tokens(rows))
         change = self._catalog.update(found)
         for entry in change.removed:
             self._forget(entry.uuid)
@@ -193,7 +220,7 @@ class ReplicaNode:
             self._data.identity.cluster,
             self._config.name,
             self._config.region,
-            f"http://{self._config.listen}",
+            self._config.url,
         )
 
     async def welcomed(self, welcome: Welcome) -> None:
@@ -239,6 +266,11 @@ class ReplicaNode:
     # --- NodeView
 
     @property
+    def access(self) -> Access:
+        """Who may come in."""
+        return self._access
+
+    @property
     def queries(self) -> ReplicaQueries:
         """Where queries go."""
         return self._queries
@@ -252,7 +284,14 @@ class ReplicaNode:
         """Administration is the primary's."""
         try:
             reply = await self._receiver.forwarder.ask(
-                Forward(0, request.op, request.database, request.body, hops=request.hops + 1),
+                Forward(
+                    0,
+                    request.op,
+                    request.database,
+                    request.body,
+                    caller=request.grant.caller,
+                    hops=request.hops + 1,
+                ),
                 timeout_s=_ADMIN_S_MAX,
             )
         except ReplicaError as exc:
@@ -307,6 +346,11 @@ class ReplicaNode:
                 for key, database in list(self._databases.items())
             },
         }
+
+
+def _credential(config: NodeConfig) -> LinkCredential | None:
+    text = config.replication_token
+    return LinkCredential(id_of(text), hash_of(text)) if text is not None else None
 
 
 def _status_of(database: ReplicaDatabase) -> dict[str, object]:

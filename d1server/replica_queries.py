@@ -5,6 +5,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from d1server.access import Level
+from d1server.permissions import refuse_read
 from d1server.primary_queries import refuse_bookmark
 from d1server.query import BOOKMARK_OP, Answer, Constraint, OnTimeout, QueryRequest
 from d1server.refusals import answer_refusal
@@ -60,6 +62,8 @@ class ReplicaQueries:
         opened = database.demand.current
         if opened is None or request.constraint in (Constraint.NONE, Constraint.PRIMARY):
             return None
+        if not request.grant.may(Level.READ, database.uuid):
+            return None
         database.demand.touch()
         try:
             if request.bookmark is not None and not _has_reached(request, database, opened):
@@ -77,6 +81,9 @@ class ReplicaQueries:
         database = self._find(request.database)
         try:
             if database is not None:
+                forbidden = refuse_read(request.grant, database.uuid)
+                if forbidden is not None:
+                    return forbidden
                 return await self._serve(request, database)
         except (NotHere, Retired, DatabaseClosed) as exc:
             logger.debug("%s is forwarded: %s", request.database, exc)
@@ -179,7 +186,14 @@ class ReplicaQueries:
         constraint = _constraint_text(request)
         try:
             reply = await self._forwarder.ask(
-                Forward(0, BOOKMARK_OP, request.database, b"", constraint=constraint),
+                Forward(
+                    0,
+                    BOOKMARK_OP,
+                    request.database,
+                    b"",
+                    constraint=constraint,
+                    caller=request.grant.caller,
+                ),
                 timeout_s=within_s,
             )
         except (ForwardFailed, OutcomeUnknown):
@@ -214,6 +228,7 @@ class ReplicaQueries:
                 request.body,
                 constraint=_constraint_text(request),
                 idempotency_key=request.idempotency_key or "",
+                caller=request.grant.caller,
                 hops=request.hops + 1,
             ),
         )

@@ -7,6 +7,7 @@ RecordTruncated    the bytes end before the record does: read more, or stop at t
 RecordCorrupt      the bytes are not a record: stop trusting this source
 FrameCorrupt       the link's bytes are not ours: drop the link
 MessageInvalid     the peer speaks another language: refuse it
+ProofInvalid       the peer does not know the token that it names: refuse it
 """
 
 
@@ -36,3 +37,7 @@ class FrameCorrupt(ProtoError):
 
 class MessageInvalid(ProtoError):
     """A link message of unknown kind or shape."""
+
+
+class ProofInvalid(ProtoError):
+    """A proof of the link's handshake that is not the one wanted."""

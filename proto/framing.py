@@ -30,11 +30,12 @@ def encode_frame(payload: Buffer) -> bytes:
 class FrameDecoder:
     """Cuts a byte stream into payloads.
 
-    Holds at most one incomplete frame (`FRAME_BYTES_MAX` and one read). After
+    Holds at most one incomplete frame (`bytes_max` and one read). After
     `FrameCorrupt` the stream has no meaning any more: drop it.
     """
 
     def __init__(self) -> None:
+        self.bytes_max = FRAME_BYTES_MAX
         self._buffer = bytearray()
 
     def feed(self, data: Buffer) -> list[bytes]:
@@ -45,8 +46,8 @@ class FrameDecoder:
         at = 0
         while len(buffer) - at >= HEAD.size:
             length, check = HEAD.unpack_from(buffer, at)
-            if length > FRAME_BYTES_MAX:
-                raise FrameCorrupt(f"a frame of {length} bytes; the limit is {FRAME_BYTES_MAX}")
+            if length > self.bytes_max:
+                raise FrameCorrupt(f"a frame of {length} bytes; the limit is {self.bytes_max}")
             end = at + HEAD.size + length
             if len(buffer) < end:
                 break

@@ -3,6 +3,7 @@
 The transport itself (`d1server/link.py`) knows sockets; feeds and receivers know this.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from proto.messages import Message
@@ -32,3 +33,23 @@ class Link(Protocol):
 
     def close(self) -> None:
         """End the link after what was sent."""
+
+
+class DialledLink(Link, Protocol):
+    """A link as the one who dialled it has it."""
+
+    on_message: Callable[[Message], None] | None
+
+    @property
+    def is_private(self) -> bool:
+        """Nobody on the way can read or change what is said."""
+
+    @property
+    def peer_certificate(self) -> bytes:
+        """The fingerprint of the certificate that the peer has shown, empty for none."""
+
+    def seal(self, *, sent: bytes, received: bytes) -> None:
+        """Tag every message from here on, and ask for tags, with these keys."""
+
+    async def wait_lost(self) -> str:
+        """Return why the link ended, once it has."""

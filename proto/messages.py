@@ -1,15 +1,16 @@
 """The messages of the replication link, typed; what they mean and who may send them.
 
 One connection per replica node carries all databases. The replica dials, says
-`Hello`, and is answered `Welcome` or `Refuse`. It then says with `Follow` for
+`Hello`, and is answered `Welcome` or `Refuse`; if it names an access token, both
+prove in between that they know it (`proto/handshake.py`). It then says with `Follow` for
 each database where it is; the primary streams `Commits` from there, or, when its log
 does not reach back that far, a snapshot (`SnapshotBegin`, `SnapshotPages`...,
 `SnapshotEnd`) and then `Commits`. `Ack`s flow back. `Forward` carries what a replica's
 clients ask of the primary, `Reply` the answer.
 
-    replica -> primary    Hello  Follow  Unfollow  Ack  Forward  Goodbye
-    primary -> replica    Welcome  Refuse  Commits  SnapshotBegin  SnapshotPages  SnapshotEnd
-                          Heartbeat  Reply  Goodbye
+    replica -> primary    Hello  Proof  Follow  Unfollow  Ack  Forward  Goodbye
+    primary -> replica    Challenge  Welcome  Refuse  Commits  SnapshotBegin  SnapshotPages
+                          SnapshotEnd  Heartbeat  Reply  Goodbye
 
 Encoded as msgpack arrays: the message's name, then its fields in order. Fields are only
 ever added at the end, with a default; `PROTOCOL_VERSION` grows when that is not enough.
@@ -59,6 +60,23 @@ class Hello(_Message, frozen=True, tag=True, array_like=True):
     region: str
     url: str
     """Where clients reach the replica, for the primary's status page."""
+    token_id: str = ""
+    """Of the access token that the replica has; empty: none."""
+    nonce: bytes = b""
+    """32 random bytes, if there is a token."""
+
+
+class Challenge(_Message, frozen=True, tag=True, array_like=True):
+    """The primary proves that it knows the replica's token, and asks for the same."""
+
+    nonce: bytes
+    proof: bytes
+
+
+class Proof(_Message, frozen=True, tag=True, array_like=True):
+    """The replica's answer to a `Challenge`."""
+
+    proof: bytes
 
 
 class Welcome(_Message, frozen=True, tag=True, array_like=True):
@@ -174,6 +192,7 @@ class Forward(_Message, frozen=True, tag=True, array_like=True):
     constraint: str = ""
     idempotency_key: str = ""
     caller: str = ""
+    """The id of the access token with which the client came to the replica; empty: none."""
     hops: int = 1
 
 
@@ -196,6 +215,8 @@ class Goodbye(_Message, frozen=True, tag=True, array_like=True):
 
 Message: TypeAlias = (
     Hello
+    | Challenge
+    | Proof
     | Welcome
     | Refuse
     | Follow

@@ -13,9 +13,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, NoReturn, Protocol
 
-from proto.link import Link, LinkLost
+from proto.handshake import LinkCredential
+from proto.link import DialledLink, LinkLost
 from proto.messages import (
-    PROTOCOL_VERSION,
     Ack,
     Commits,
     Follow,
@@ -24,7 +24,6 @@ from proto.messages import (
     Hello,
     Message,
     Position,
-    Refuse,
     Reply,
     SnapshotBegin,
     SnapshotEnd,
@@ -35,6 +34,7 @@ from proto.messages import (
 from replica.database import ReplicaDatabase
 from replica.errors import PeerRefused
 from replica.forward import Forwarder
+from replica.greeting import Greeting
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +51,6 @@ class ReceiverState(enum.Enum):
     CONNECTING = "connecting"
     FOLLOWING = "following"
     REFUSED = "refused"
-
-
-class DialledLink(Link, Protocol):
-    """A link as the one who dialled it has it."""
-
-    on_message: Callable[[Message], None] | None
-
-    async def wait_lost(self) -> str:
-        """Return why the link ended, once it has."""
 
 
 class Follower(Protocol):
@@ -84,13 +75,22 @@ class Follower(Protocol):
 class Receiver:
     """See the module's head; on the event loop."""
 
-    def __init__(self, dial: Callable[[], Awaitable[DialledLink]], follower: Follower) -> None:
-        """Receive for `follower` over the links that `dial` makes."""
+    def __init__(
+        self,
+        dial: Callable[[], Awaitable[DialledLink]],
+        follower: Follower,
+        credential: LinkCredential | None = None,
+    ) -> None:
+        """Receive for `follower` over the links that `dial` makes.
+
+        With a credential only from a primary that knows it.
+        """
         self._dial = dial
         self._follower = follower
+        self._credential = credential
         self._link: DialledLink | None = None
         self._following = False
-        self._welcome: asyncio.Future[Welcome] | None = None
+        self._greeting: Greeting | None = None
         self._ack_asked = False
         self._heads_known = False
         self.forwarder = Forwarder(lambda: self._link if self._following else None)
@@ -127,18 +127,18 @@ class Receiver:
 
     async def _follow_over(self, link: DialledLink) -> None:
         """One link, from the greeting to its end. Raises `LinkLost`, `PeerRefused`."""
-        self._welcome = asyncio.get_running_loop().create_future()
         link.on_message = self._on_message
         self._link = link
         beat: asyncio.Task[None] | None = None
         try:
-            link.send(self._follower.hello())
+            greeting = Greeting(link, self._follower.hello(), self._credential)
+            self._greeting = greeting
             lost = asyncio.ensure_future(link.wait_lost())
-            waited: list[asyncio.Future[Any]] = [lost, self._welcome]
+            waited: list[asyncio.Future[Any]] = [lost, greeting.welcome]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if not self._welcome.done():
+            if not greeting.welcome.done():
                 raise LinkLost(lost.result())
-            await self._follower.welcomed(self._welcome.result())
+            await self._follower.welcomed(greeting.welcome.result())
             self._note_following()
             self.follow(self._follower.databases())
             beat = asyncio.create_task(self._beat(), name="acks")
@@ -204,6 +204,10 @@ class Receiver:
             self._ack()
 
     def _on_message(self, message: Message) -> None:
+        assert self._greeting is not None
+        if not self._greeting.is_welcome:
+            self._greeting.take(message)
+            return
         self.contact_at = time.monotonic()
         if isinstance(message, Commits):
             if (database := self._follower.find_uuid(message.uuid)) is not None:
@@ -219,27 +223,15 @@ class Receiver:
             self._on_rare_message(message)
 
     def _on_rare_message(self, message: Message) -> None:
-        assert self._welcome is not None
         if isinstance(message, SnapshotBegin):
             if (database := self._follower.find_uuid(message.base.uuid)) is not None:
                 database.begin_copy(message)
         elif isinstance(message, SnapshotEnd):
             if (database := self._follower.find_uuid(message.until.uuid)) is not None:
                 database.end_copy(message)
-        elif isinstance(message, Welcome) and not self._welcome.done():
-            if message.version == PROTOCOL_VERSION:
-                self._welcome.set_result(message)
-            else:
-                self._refused(f"the primary speaks version {message.version} of the link")
-        elif isinstance(message, Refuse) and not self._welcome.done():
-            self._refused(f"the primary refused this replica: {message.reason}")
         elif isinstance(message, Goodbye) and self._link is not None:
             logger.info("the primary says goodbye: %s", message.reason)
             self._link.close()
-
-    def _refused(self, reason: str) -> None:
-        assert self._welcome is not None
-        self._welcome.set_exception(PeerRefused(reason))
 
     def _on_heartbeat(self, message: Heartbeat) -> None:
         for head in message.heads:

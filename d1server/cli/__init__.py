@@ -16,6 +16,7 @@ from d1server.cli.nodes import dev, primary, replica
 from d1server.cli.options import common_options
 from d1server.cli.output import Failure, advice
 from d1server.cli.status import status as status_command
+from d1server.cli.tokens import tokens
 
 
 class CommandLine(click.Group):
@@ -37,7 +38,7 @@ def command_line() -> None:
     """A self-hosted, D1-compatible, replicated SQLite server."""
 
 
-for command in (dev, primary, replica, databases, execute_command, status_command):
+for command in (dev, primary, replica, databases, execute_command, status_command, tokens):
     command_line.add_command(command)
 
 

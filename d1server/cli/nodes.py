@@ -36,6 +36,17 @@ def node_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--idle-close-s", metavar="S", help="An idle database is closed after it."),
         click.option("--open-databases-max", metavar="N", help="Databases open at once."),
         click.option("--ready-lag-s-max", metavar="S", help="A replica further behind is unready."),
+        click.option("--tls-cert", metavar="FILE", help="PEM: HTTP and the link are TLS."),
+        click.option("--tls-key", metavar="FILE", help="PEM: its key."),
+        click.option(
+            "--tls-ca", metavar="FILE", help="PEM: the link's ends show certificates of it."
+        ),
+        click.option(
+            "--insecure", is_flag=True, default=None, help="Open to others, without tokens."
+        ),
+        click.option(
+            "--open-metrics", is_flag=True, default=None, help="/metrics without a token."
+        ),
         click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
         click.option("--log-format", metavar="FORMAT", help="text or json."),
         click.option("--stop-with-stdin", is_flag=True, hidden=True, help="Stop when stdin ends."),
@@ -56,6 +67,9 @@ def primary(config_path: Path | None, stop_with_stdin: bool, **flags: Any) -> No
 
 @click.command("replica")
 @click.option("--primary", metavar="HOST:PORT", help="The primary's --replication address.")
+@click.option(
+    "--replication-token", metavar="@FILE", help="With the scope replicate, or the token itself."
+)
 @node_options
 @json_option
 def replica(config_path: Path | None, stop_with_stdin: bool, **flags: Any) -> None:
@@ -113,7 +127,9 @@ async def with_stdin(main: Any) -> None:
 def refusal_to_start(exc: Exception, config: NodeConfig) -> Exception:
     """Return what a node's end means for who started it; our own bugs stay as they are."""
     from d1server.datadir import DataDirRefused
+    from d1server.exposure import NodeExposed
     from d1server.node import SqliteTooOld
+    from d1server.tls import TlsInvalid
     from engine.errors import EngineError
 
     cause: BaseException = exc
@@ -121,7 +137,7 @@ def refusal_to_start(exc: Exception, config: NodeConfig) -> Exception:
         cause = cause.exceptions[0]
     if isinstance(cause, OSError):
         return Failure(explain(cause, config))
-    if isinstance(cause, DataDirRefused | SqliteTooOld | EngineError):
+    if isinstance(cause, DataDirRefused | NodeExposed | TlsInvalid | SqliteTooOld | EngineError):
         return Failure(str(cause))
     return exc
 
@@ -159,6 +175,6 @@ def dev(port: int, data_dir: Path) -> None:
     from d1server.dev import ClusterFailed, run_dev
 
     try:
-        run_dev(port, data_dir, as_json=wishes().as_json)
+        run_dev(port, data_dir, as_json=wishes().as_json, token=wishes().access_token())
     except ClusterFailed as exc:
         raise Failure(str(exc)) from exc

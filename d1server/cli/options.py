@@ -3,13 +3,18 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from d1server.call import DEFAULT_URL, NodeConnection, UrlInvalid, normal_url
+from d1server.config import parse_access_token
+from d1server.tls import TlsInvalid
 
 URL_VARIABLE: Final = "D1SERVER_URL"
+TOKEN_VARIABLES: Final = ("D1SERVER_TOKEN", "CLOUDFLARE_API_TOKEN")
+CA_VARIABLE: Final = "D1SERVER_TLS_CA"
 KEY: Final = "d1server.cli.options"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,6 +25,8 @@ class Wishes:
     """What was said about the node and the output, wherever it stood on the line."""
 
     url: str | None = None
+    token: str | None = None
+    tls_ca: str | None = None
     as_json: bool = False
 
     def node_url(self) -> str:
@@ -29,9 +36,24 @@ class Wishes:
         except UrlInvalid as exc:
             raise click.UsageError(str(exc)) from exc
 
+    def access_token(self) -> str | None:
+        """Return the access token to send, if there is one."""
+        given = (self.token, *(os.environ.get(name) for name in TOKEN_VARIABLES))
+        text = next((text for text in given if text), None)
+        try:
+            return None if text is None else parse_access_token(text)
+        except ValueError as exc:
+            raise click.UsageError(f"--token or {TOKEN_VARIABLES[0]}: {exc}") from exc
+
     def connect(self) -> NodeConnection:
         """Return a connection to the node; it opens with its first call."""
-        return NodeConnection(self.node_url())
+        ca = self.tls_ca or os.environ.get(CA_VARIABLE)
+        try:
+            return NodeConnection(
+                self.node_url(), token=self.access_token(), tls_ca=Path(ca) if ca else None
+            )
+        except TlsInvalid as exc:
+            raise click.UsageError(str(exc)) from exc
 
 
 def wishes() -> Wishes:
@@ -43,6 +65,16 @@ def wishes() -> Wishes:
 def _keep_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         wishes().url = value
+
+
+def _keep_token(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        wishes().token = value
+
+
+def _keep_ca(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        wishes().tls_ca = value
 
 
 def _keep_json(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -58,6 +90,22 @@ url_option = click.option(
     callback=_keep_url,
     help=f"The node to talk to (or {URL_VARIABLE}; else {DEFAULT_URL}).",
 )
+token_option = click.option(
+    "--token",
+    metavar="TOKEN",
+    expose_value=False,
+    is_eager=True,
+    callback=_keep_token,
+    help=f"Access token, or @FILE with one (or {', '.join(TOKEN_VARIABLES)}).",
+)
+ca_option = click.option(
+    "--tls-ca",
+    metavar="FILE",
+    expose_value=False,
+    is_eager=True,
+    callback=_keep_ca,
+    help=f"CA of the node's certificate (or {CA_VARIABLE}; else the system's).",
+)
 json_option = click.option(
     "--json",
     is_flag=True,
@@ -69,5 +117,5 @@ json_option = click.option(
 
 
 def common_options(command: Command) -> Command:
-    """Give a command `--url` and `--json`."""
-    return url_option(json_option(command))
+    """Give a command `--url`, `--token`, `--tls-ca` and `--json`."""
+    return url_option(token_option(ca_option(json_option(command))))

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import click
@@ -43,6 +44,8 @@ def advice(refused: NodeRefused) -> str:
     message = escaped(refused.message)
     if refused.code == CODE_DATABASE_UNKNOWN and "db create" not in message:
         return f"{message}; `d1server db list` shows what is there, `d1server db create` makes one"
+    if refused.status == HTTPStatus.UNAUTHORIZED:
+        return f"{message} (give --token, or set D1SERVER_TOKEN)"
     if refused.should_retry:
         return f"{message} (nothing was done; try again)"
     return f"{message}\n{escaped(refused.hint)}" if refused.hint else message

@@ -6,6 +6,7 @@ happens, the answer is JSON.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from time import monotonic
 from typing import Final
 
@@ -13,8 +14,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from prometheus_client.registry import Collector
 
-from d1server.query import AdminRequest, NodeView, answered
-from d1server.web.binding import BindingRoutes
+from d1server.query import AdminRequest, Answer, NodeView, answered
+from d1server.web.admission import Refused, grant_of
+from d1server.web.binding import BindingRoutes, refused
 from d1server.web.body import BODY_FAULTS, Body
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
@@ -35,7 +37,8 @@ ExpectHandler = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 _ROUTES_SHOWN: Final = (
     "POST /db/{name}/query, POST /db/{name}/raw, GET or POST /db, GET or DELETE /db/{name},"
     " POST /db/{name}/vacuum, D1's REST API under /client/v4/accounts/{account}/d1/database,"
-    " D1's binding at POST /query and /execute, GET /livez, /readyz, /status, /metrics"
+    " D1's binding at POST /query and /execute, GET or POST /tokens, DELETE /tokens/{id},"
+    " GET /livez, /readyz, /status, /metrics"
 )
 
 
@@ -54,6 +57,9 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
         Route("GET", "/db", administration.list),
         Route("GET", "/db/{name}", administration.info),
         Route("DELETE", "/db/{name}", administration.delete),
+        Route("POST", "/tokens", administration.create_token),
+        Route("GET", "/tokens", administration.list_tokens),
+        Route("DELETE", "/tokens/{name}", administration.revoke_token),
         Route("GET", "/livez", health.livez),
         Route("GET", "/readyz", health.readyz),
         Route("GET", "/status", health.status),
@@ -62,7 +68,7 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
         *BindingRoutes(node, front).routes(),
         *TransferRoutes(node, front).routes(),
     ]
-    on_expect = _on_expect(front.limits.body_bytes_max)
+    on_expect = _on_expect(front, front.limits.body_bytes_max)
     for method, path, handler in routes:
         for form in {path, path.rstrip("/") + "/"}:
             if method == "GET":
@@ -91,14 +97,15 @@ class QueryRoutes:
         head = QueryHead(request.match_info["name"], shape, wishes, Dialect.NODE)
         body = Body(request, self._room, self._body_bytes_max)
         try:
-            answer = await answered(self._queries, head.request(await body.read()))
+            query = head.request(await body.read(), grant_of(request))
+            answer = await answered(self._queries, query)
         finally:
             body.close()
         return to_response(answer, wishes.answer_header)
 
 
 class AdminRoutes:
-    """Creating, listing and deleting databases."""
+    """Creating, listing and deleting databases and access tokens."""
 
     def __init__(self, node: NodeView, front: Front) -> None:
         self._node = node
@@ -119,10 +126,21 @@ class AdminRoutes:
     async def vacuum(self, request: web.Request) -> web.StreamResponse:
         return await self._administer("vacuum", request)
 
+    async def create_token(self, request: web.Request) -> web.StreamResponse:
+        return await self._administer("token-create", request)
+
+    async def list_tokens(self, request: web.Request) -> web.StreamResponse:
+        return await self._administer("token-list", request)
+
+    async def revoke_token(self, request: web.Request) -> web.StreamResponse:
+        return await self._administer("token-revoke", request)
+
     async def _administer(self, op: str, request: web.Request) -> web.StreamResponse:
         body = await Body(request, self._room, ADMIN_BODY_BYTES_MAX).read()
         name = request.match_info.get("name", "")
-        answer = await self._node.administer(AdminRequest(op=op, database=name, body=body, hops=0))
+        answer = await self._node.administer(
+            AdminRequest(op=op, database=name, body=body, hops=0, grant=grant_of(request))
+        )
         return to_response(answer)
 
 
@@ -137,7 +155,7 @@ def _open_boundary(front: Front) -> Middleware:
         started = monotonic()
         connection.begin_request()
         try:
-            response = await _answer_or_refuse(request, handler)
+            response = await _answer_or_refuse(front, request, handler)
         finally:
             connection.end_request()
         meter.answers[response.status] += 1
@@ -147,14 +165,19 @@ def _open_boundary(front: Front) -> Middleware:
     return boundary
 
 
-async def _answer_or_refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _answer_or_refuse(
+    front: Front, request: web.Request, handler: Handler
+) -> web.StreamResponse:
     if request.version < (1, 1) and hdrs.TRANSFER_ENCODING in request.headers:
         # No reader of HTTP/1.0 agrees with the next one on where such a request ends.
         return _refuse_and_close(
             Fault.REQUEST_INVALID, "Transfer-Encoding needs HTTP/1.1: send Content-Length"
         )
     try:
+        front.admission.admit_request(request)
         return await handler(request)
+    except Refused as exc:
+        return _refuse_stranger(request, exc.answer)
     except web.HTTPException as exc:
         return _refuse_route(request, exc)
     except tuple(BODY_FAULTS) as exc:
@@ -163,6 +186,13 @@ async def _answer_or_refuse(request: web.Request, handler: Handler) -> web.Strea
         raise  # the client is gone: aiohttp's to clean up
     except Exception as exc:
         return to_response(answer_exception(exc))
+
+
+def _refuse_stranger(request: web.Request, answer: Answer) -> web.StreamResponse:
+    response = refused(request, answer) or to_response(answer)
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        response.force_close()
+    return response
 
 
 def _refuse_and_close(fault: Fault, message: str) -> web.StreamResponse:
@@ -184,13 +214,19 @@ def _refuse_route(request: web.Request, exc: web.HTTPException) -> web.StreamRes
     return to_response(refuse(Fault.REQUEST_INVALID, f"{exc.status} {exc.reason}"))
 
 
-def _on_expect(bytes_max: int) -> ExpectHandler:
+def _on_expect(front: Front, bytes_max: int) -> ExpectHandler:
     """Return what answers an Expect header: no body is asked for that would be refused."""
 
     async def on_expect(request: web.Request) -> web.StreamResponse | None:
         if request.headers[hdrs.EXPECT].lower() != "100-continue":
             text = "the only Expect header served is 100-continue"
             return _refuse_and_close(Fault.EXPECTATION_UNKNOWN, text)
+        try:
+            front.admission.admit_request(request)
+        except Refused as exc:
+            response = _refuse_stranger(request, exc.answer)
+            response.force_close()  # whether the body still comes is not known
+            return response
         if (request.content_length or 0) <= bytes_max and request.version >= (1, 1):
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # the answer itself has not begun

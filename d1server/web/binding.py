@@ -4,12 +4,15 @@ Every answer but that to `/dump` has status 200: the client reads the body whate
 status is, and proxies in between do not retry a 200.
 """
 
+import uuid
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
 from d1server.query import Answer, NodeView, answered
+from d1server.web.admission import grant_of
 from d1server.web.binding_call import (
     DUMP,
     PATHS,
@@ -59,9 +62,11 @@ class BindingRoutes:
         try:
             if head.path == DUMP:
                 return _to_response(refuse(Fault.REQUEST_INVALID, _NO_DUMP), wishes, status=400)
-            call = read_call(head)
+            grant = grant_of(request)
+            only = grant.only_database
+            call = read_call(head, str(uuid.UUID(bytes=only)) if only is not None else "")
             wishes = call.wishes
-            query = call.request(await body.read())
+            query = call.request(await body.read(), grant)
             return _to_response(await answered(self._node.queries, query), wishes)
         except tuple(BODY_FAULTS) as exc:
             response = _to_response(refuse(BODY_FAULTS[type(exc)], str(exc)), wishes)
@@ -81,6 +86,16 @@ def _head(request: web.Request) -> Head:
 
 
 def _to_response(answer: Answer, wishes: Wishes, *, status: int = 200) -> web.Response:
-    response = to_response(to_binding_answer(answer, wishes), wishes.answer_header)
-    response.set_status(status)
+    answer = to_binding_answer(answer, wishes)
+    response = to_response(answer, wishes.answer_header)
+    if answer.status == HTTPStatus.OK:
+        response.set_status(status)
     return response
+
+
+def refused(request: web.Request, answer: Answer) -> web.Response | None:
+    """What a caller of the binding without a token reads; None: the call is not for here."""
+    path = request.path.rstrip("/")
+    if path not in (*PATHS, DUMP, "") or request.method != "POST":
+        return None
+    return _to_response(answer, NO_WISHES)

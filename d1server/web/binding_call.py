@@ -39,6 +39,7 @@ _ROWS: Final = "ROWS_AND_COLUMNS"
 # A key would be the same for every call: workerd adds the same headers to each.
 _WISHES: Final = BOOKMARK_NAMES | {MAX_WAIT_HEADER, ON_TIMEOUT_HEADER}
 # The text that clients take as leave to try again.
+_KEPT: Final = frozenset({401, 403, 429})
 _RETRY: Final = "Network connection lost."
 
 Pairs = Sequence[tuple[str, str]]
@@ -75,15 +76,21 @@ def unwrap(head: Head) -> Head | None:
     return Head(parts.path, parse_qsl(parts.query), headers)
 
 
-def read_call(head: Head) -> QueryHead:
-    """Which database, which shape, which session. Raises `RequestInvalid`."""
+def read_call(head: Head, only_database: str = "") -> QueryHead:
+    """Which database, which shape, which session. Raises `RequestInvalid`.
+
+    `only_database`: the one that the caller's token is for, empty if it is for several.
+    """
     if head.path not in PATHS:
         raise RequestInvalid(f"the binding's calls are {' and '.join(PATHS)}, not {head.path!r}")
-    database = next((value for name, value in head.headers if name == DATABASE_HEADER), "")
+    database = next(
+        (value for name, value in head.headers if name == DATABASE_HEADER), only_database
+    )
     if not database:
         raise RequestInvalid(
             f"which database? have workerd add the header {DATABASE_HEADER} with its name or uuid "
-            f"(injectRequestHeaders), or put ?{DATABASE_HEADER}=NAME behind Miniflare's proxy URL"
+            f"(injectRequestHeaders), put ?{DATABASE_HEADER}=NAME behind Miniflare's proxy URL, or "
+            "use a token for one database only"
         )
     shape = shape_of(dict(head.query).get("resultsFormat", ""))
     return QueryHead(database, shape, _read_wishes(head.headers), Dialect.BINDING)
@@ -105,12 +112,13 @@ def _read_wishes(headers: Pairs) -> Wishes:
 
 
 def to_binding_answer(answer: Answer, wishes: Wishes) -> Answer:
-    """What the binding's client is sent, always with status 200.
+    """What the binding's client is sent, with status 200 unless it may not ask at all.
 
     The elements, or the one error; the new bookmark, but not for a client without session.
     """
     bookmark = None if wishes.constraint is Constraint.NONE else answer.bookmark
-    return Answer(200, _to_body(answer), bookmark)
+    status = answer.status if answer.status in _KEPT else 200
+    return Answer(status, _to_body(answer), bookmark, retry_after_s=answer.retry_after_s)
 
 
 def _to_body(answer: Answer) -> bytes:

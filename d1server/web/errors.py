@@ -32,6 +32,9 @@ class Fault(enum.Enum):
     REQUEST_INVALID = "the body, a header or the path is not what we take"
     SQL_REFUSED = "SQLite or a limit said no"
     BOOKMARK_FOREIGN = "a bookmark of another database, another history or the future"
+    NOT_ADMITTED = "no live access token came with the request"
+    NOT_ADMITTED_OFTEN = "the same, from an address that has been told so many times"
+    FORBIDDEN = "the token is live, and not for this"
     DATABASE_EXISTS = "the name is taken"
     URL_REFUSED = "a signed URL that is forged or too old"
     DATABASE_UNKNOWN = "no database has this name"
@@ -53,6 +56,9 @@ REFUSALS: Final = {
     Fault.REQUEST_INVALID: Refusal(400, 7400),
     Fault.SQL_REFUSED: Refusal(400, 7500),
     Fault.BOOKMARK_FOREIGN: Refusal(400, 7400),
+    Fault.NOT_ADMITTED: Refusal(401, 10000),
+    Fault.NOT_ADMITTED_OFTEN: Refusal(429, 10000, should_retry=False),
+    Fault.FORBIDDEN: Refusal(403, 7403),
     Fault.DATABASE_EXISTS: Refusal(400, 7502),
     Fault.URL_REFUSED: Refusal(403, 7403),
     Fault.DATABASE_UNKNOWN: Refusal(404, 7404),

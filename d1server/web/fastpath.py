@@ -28,6 +28,7 @@ from time import monotonic
 from typing import Final, cast
 
 from d1server.query import Answer, PendingAnswer, QueryRequest
+from d1server.web.admission import Refused
 from d1server.web.binding_call import to_binding_answer
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
@@ -49,6 +50,7 @@ from proto.api import Dialect
 
 NEVER: Final = float("inf")
 _NO_ALIAS: Final = b""
+_TOO_OFTEN: Final = 429  # the next try shall cost the client a connection
 
 
 class Phase(enum.Enum):
@@ -98,6 +100,11 @@ class FastConnection(asyncio.Protocol):
     def backlog_bytes(self) -> int:
         """What the client has sent and nobody has looked at yet."""
         return len(self._rest)
+
+    @property
+    def _peer(self) -> str:
+        name = self._transport.get_extra_info("peername")
+        return str(name[0]) if name else ""
 
     @property
     def is_blocked(self) -> bool:
@@ -268,9 +275,14 @@ class FastConnection(asyncio.Protocol):
     def _answer(self, head: QueryHead, body: bytes, started: float) -> float:
         """Answer at once, or begin a task that will; return the time."""
         front = self._front
+        access = front.access
         try:
-            request = head.request(body)
+            if head.era is not access.era or access.is_expired(head.grant):
+                front.admission.admit_head(head, self._peer)
+            request = head.request(body, head.grant)
             answer = front.queries.answer_now(request)
+        except Refused as exc:
+            answer = exc.answer
         except Exception as exc:
             answer = answer_exception(exc)
         else:
@@ -326,7 +338,7 @@ class FastConnection(asyncio.Protocol):
         front = self._front
         if head.dialect is Dialect.BINDING:
             answer = to_binding_answer(answer, head.wishes)
-        stays = head.keep_alive and not front.stops
+        stays = head.keep_alive and not front.stops and answer.status != _TOO_OFTEN
         self._transport.write(render_answer(answer, head.alias, front.date, keep_alive=stays))
         if not stays:
             self._close()

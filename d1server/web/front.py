@@ -8,6 +8,7 @@ from typing import Protocol
 
 from d1server.metrics import HttpMeter
 from d1server.query import QueryService
+from d1server.web.admission import Admission
 from d1server.web.body import BodyRoom
 from d1server.web.head import HeadCache
 from d1server.web.limits import HttpLimits
@@ -42,9 +43,13 @@ class Front:
     handed to aiohttp, so `len(clients) <= limits.connections_max`.
     """
 
-    def __init__(self, queries: QueryService, limits: HttpLimits, meter: HttpMeter) -> None:
+    def __init__(
+        self, queries: QueryService, admission: Admission, limits: HttpLimits, meter: HttpMeter
+    ) -> None:
         self.address = ("", 0)  # host and port, once bound
         self.queries = queries
+        self.admission = admission
+        self.access = admission.access
         self.limits = limits
         self.meter = meter
         self.heads = HeadCache()

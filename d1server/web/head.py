@@ -14,7 +14,8 @@ head is taken here only if llhttp takes it in its strict mode and every rule bel
 4. at most one Connection, `keep-alive` or `close`;
 5. at most HEAD_BYTES_MAX and HEADERS_MAX;
 6. the session headers are valid (`headers.py`);
-7. on the binding, exactly one header names the database, and there is no idempotency key.
+7. on the binding, exactly one header names the database, and there is no idempotency key;
+8. at most one Authorization, no Origin and none of the LEGACY_HEADERS.
 
 Keep-alive clients repeat their head, so `HeadCache` keeps what was read under the exact
 bytes: a repeated head costs a lookup, a new one the strict reading above.
@@ -70,6 +71,8 @@ _FRAMING: Final = _PLAIN | {
     b"trailer",
     b"te",
 }
+LEGACY_HEADERS: Final = frozenset({"x-auth-email", "x-auth-key", "x-auth-user-service-key"})
+_NOT_HERE: Final = frozenset({b"origin", *(name.encode() for name in LEGACY_HEADERS)})
 _WISHES: Final = frozenset(name.encode() for name in WISH_NAMES)
 _DATABASE: Final = DATABASE_HEADER.encode()
 _KEEPS_OPEN: Final = {b"keep-alive": True, b"close": False}
@@ -78,7 +81,16 @@ _KEEPS_OPEN: Final = {b"keep-alive": True, b"close": False}
 class _Fields:
     """What llhttp finds in a head."""
 
-    __slots__ = ("complete", "count", "databases", "framing", "target", "wishes")
+    __slots__ = (
+        "authorizations",
+        "complete",
+        "count",
+        "databases",
+        "framing",
+        "is_plain",
+        "target",
+        "wishes",
+    )
 
     def __init__(self) -> None:
         self.target = b""
@@ -86,6 +98,8 @@ class _Fields:
         self.count = 0  # of all headers
         self.framing: list[tuple[bytes, bytes]] = []
         self.wishes: list[tuple[str, str]] = []
+        self.authorizations: list[bytes] = []
+        self.is_plain = True
         self.complete = False
 
     def on_url(self, target: bytes) -> None:
@@ -100,6 +114,10 @@ class _Fields:
             self.wishes.append((name.decode("ascii"), value.decode("latin-1")))
         elif name == _DATABASE:
             self.databases.append(value)
+        elif name == b"authorization":
+            self.authorizations.append(value)
+        elif name in _NOT_HERE:
+            self.is_plain = False
 
     def on_headers_complete(self) -> None:
         self.complete = True
@@ -133,6 +151,8 @@ def read_head(raw: bytes) -> QueryHead | None:
 
 
 def _read_fields(fields: _Fields) -> QueryHead | None:
+    if not fields.is_plain or len(fields.authorizations) > 1:
+        return None
     asked = _read_target(fields)
     plain = _read_framing(fields.framing)
     if asked is None or plain is None or fields.count > HEADERS_MAX:
@@ -148,6 +168,8 @@ def _read_fields(fields: _Fields) -> QueryHead | None:
     head = QueryHead(
         database, shape, wishes, dialect, content_length=content_length, keep_alive=keep_alive
     )
+    if fields.authorizations:
+        head.authorization = fields.authorizations[0].decode("latin-1")
     named = [name for name, _ in fields.wishes if name in BOOKMARK_NAMES]
     head.has_one_bookmark = len(named) == 1 and wishes.bookmark is not None
     return head

@@ -1,5 +1,6 @@
 """What the head of one query says, whichever reader of HTTP has read it. Pure."""
 
+from d1server.access import NOBODY, Grant
 from d1server.query import QueryRequest
 from d1server.web.headers import BOOKMARK_HEADER, Wishes
 from proto.api import Dialect, Shape, decode_query
@@ -11,9 +12,12 @@ class QueryHead:
 
     __slots__ = (
         "alias",
+        "authorization",
         "content_length",
         "database",
         "dialect",
+        "era",
+        "grant",
         "has_one_bookmark",
         "keep_alive",
         "shape",
@@ -41,6 +45,9 @@ class QueryHead:
         self.alias = b"" if name == BOOKMARK_HEADER else name.encode()
         # One header is about bookmarks, and holds one (see `HeadCache`).
         self.has_one_bookmark = False
+        self.authorization: str | None = None
+        self.grant: Grant = NOBODY  # of `era`; see `Access.era`
+        self.era: object = None
 
     def with_bookmark(self, bookmark: Bookmark) -> "QueryHead":
         """The same head with another bookmark in its one bookmark header."""
@@ -53,9 +60,12 @@ class QueryHead:
         other.keep_alive = self.keep_alive
         other.alias = self.alias
         other.has_one_bookmark = True
+        other.authorization = self.authorization
+        other.grant = self.grant
+        other.era = self.era
         return other
 
-    def request(self, body: bytes) -> QueryRequest:
+    def request(self, body: bytes, grant: Grant) -> QueryRequest:
         """Decode `body` by the rules of the dialect, and join it. Raises `RequestInvalid`."""
         constraint, bookmark, max_wait_s, on_timeout, idempotency_key, _ = self.wishes
         return QueryRequest(
@@ -69,5 +79,6 @@ class QueryHead:
             idempotency_key=idempotency_key,
             hops=0,
             body=body,
+            grant=grant,
             dialect=self.dialect,
         )

@@ -57,11 +57,13 @@ def render_answer(answer: Answer, alias: bytes, date: bytes, *, keep_alive: bool
 
 
 def retry_headers(answer: Answer) -> Iterator[tuple[str, str]]:
-    """What the answer says about sending the request again."""
+    """What the answer says about sending the request again, and with what."""
     if answer.should_retry is not None:
         yield "x-should-retry", "true" if answer.should_retry else "false"
     if answer.retry_after_s is not None:
         yield "retry-after", str(answer.retry_after_s)
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        yield "www-authenticate", 'Bearer realm="d1server"'
 
 
 def answer_headers(answer: Answer, alias: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from d1server.query import AdminRequest, NodeView, answered
+from d1server.web.admission import grant_of
 from d1server.web.body import Body
 from d1server.web.front import Front
 from d1server.web.headers import read_wishes
@@ -80,7 +81,9 @@ class RestRoutes:
 
     async def _administer(self, op: str, request: web.Request, body: bytes) -> web.StreamResponse:
         name = request.match_info.get("database", "")
-        answer = await self._node.administer(AdminRequest(op=op, database=name, body=body, hops=0))
+        answer = await self._node.administer(
+            AdminRequest(op=op, database=name, body=body, hops=0, grant=grant_of(request))
+        )
         return to_response(answer)
 
     async def _answer(self, request: web.Request, shape: Shape) -> web.StreamResponse:
@@ -88,7 +91,8 @@ class RestRoutes:
         head = QueryHead(request.match_info["database"], shape, wishes, Dialect.REST)
         body = Body(request, self._room, self._body_bytes_max)
         try:
-            answer = await answered(self._node.queries, head.request(await body.read()))
+            query = head.request(await body.read(), grant_of(request))
+            answer = await answered(self._node.queries, query)
         finally:
             body.close()
         return to_response(answer, wishes.answer_header)

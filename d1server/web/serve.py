@@ -8,6 +8,7 @@ Stop order:
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -18,11 +19,12 @@ from prometheus_client.registry import Collector
 
 from d1server.metrics import HttpMeter
 from d1server.query import NodeView
+from d1server.web.admission import Admission
 from d1server.web.app import open_app
 from d1server.web.fastpath import FastConnection
 from d1server.web.front import Front
 from d1server.web.handed import HandedConnection
-from d1server.web.limits import SWEEP_S, HttpLimits
+from d1server.web.limits import HEAD_S_MAX, SWEEP_S, HttpLimits
 
 _LOOK_AGAIN_S: Final = 0.005
 
@@ -35,13 +37,17 @@ async def serving(
     *,
     limits: HttpLimits | None = None,
     collectors: Sequence[Collector] = (),
+    tls: ssl.SSLContext | None = None,
+    open_metrics: bool = False,
 ) -> AsyncIterator[Front]:
     """Serve `node` at `host`:`port` while the block runs; `Front.address` is what was bound.
 
-    Port 0 takes a free one. `collectors` add to /metrics.
+    Port 0 takes a free one. `collectors` add to /metrics, which asks for a token unless
+    `open_metrics`.
     """
     limits = limits or HttpLimits()
-    front = Front(node.queries, limits, HttpMeter())
+    admission = Admission(node.access, open_metrics=open_metrics)
+    front = Front(node.queries, admission, limits, HttpMeter())
     runner = web.AppRunner(
         open_app(node, front, collectors),
         handler_cancellation=True,
@@ -58,7 +64,14 @@ async def serving(
     loop = asyncio.get_running_loop()
     sweeping = asyncio.create_task(_sweep(front), name="http:sweep")
     try:
-        listener = await loop.create_server(open_connection, host, port, backlog=1024)
+        listener = await loop.create_server(
+            open_connection,
+            host,
+            port,
+            backlog=1024,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HEAD_S_MAX,
+        )
         try:
             front.address = listener.sockets[0].getsockname()[:2]
             yield front

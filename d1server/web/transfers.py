@@ -12,6 +12,7 @@ from d1server.exports import EXPORTS_PATH
 from d1server.query import AdminRequest, NodeView
 from d1server.signing import UrlRefused
 from d1server.transfers import Transfers
+from d1server.web.admission import grant_of
 from d1server.web.body import Body
 from d1server.web.errors import Fault, refuse
 from d1server.web.front import Front
@@ -64,7 +65,9 @@ class TransferRoutes:
     async def _administer(self, op: str, request: web.Request) -> web.StreamResponse:
         body = await Body(request, self._room, ADMIN_BODY_BYTES_MAX).read()
         name = request.match_info["database"]
-        answer = await self._node.administer(AdminRequest(op=op, database=name, body=body, hops=0))
+        answer = await self._node.administer(
+            AdminRequest(op=op, database=name, body=body, hops=0, grant=grant_of(request))
+        )
         return to_response(answer)
 
 

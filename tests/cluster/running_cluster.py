@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from d1server.access import EVERYTHING
 from d1server.config import Address, NodeConfig, Role
 from d1server.datadir import open_data_dir
 from d1server.primary_node import PrimaryNode
@@ -68,6 +69,7 @@ class NodeUnderTest:
         self.config = config
         self.disk = disk
         self.relay: Relay | None = None
+        self.grant = EVERYTHING  # of whoever asks
         self._stack: AsyncExitStack | None = None
         self.node: PrimaryNode | ReplicaNode
 
@@ -130,6 +132,7 @@ class NodeUnderTest:
     ) -> Reply:
         """Send a decoded body as a client would."""
         request = request_of(body, db=db, session=session)
+        request.grant = self.grant
         request.max_wait_s = None if wait_ms is None else wait_ms / 1000
         request.on_timeout, request.idempotency_key = on_timeout, key
         answer = await answered(self.node.queries, request)
@@ -164,7 +167,7 @@ class NodeUnderTest:
 
     async def administer(self, op: str, database: str = "", body: object = None) -> Reply:
         encoded = b"" if body is None else json.dumps(body).encode()
-        request = AdminRequest(op=op, database=database, body=encoded, hops=0)
+        request = AdminRequest(op=op, database=database, body=encoded, hops=0, grant=self.grant)
         return reply_of(await self.node.administer(request))
 
     async def create(self, name: str) -> Reply:
@@ -328,6 +331,7 @@ def request_of(
         idempotency_key=None,
         hops=0,
         body=encoded,
+        grant=EVERYTHING,
     )
 
 

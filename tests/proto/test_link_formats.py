@@ -14,6 +14,7 @@ from proto.framing import BODY_BYTES_MAX, FRAME_BYTES_MAX, HEAD, FrameDecoder, e
 from proto.messages import (
     Ack,
     Acked,
+    Challenge,
     Commits,
     Follow,
     Forward,
@@ -22,6 +23,7 @@ from proto.messages import (
     Hello,
     Message,
     Position,
+    Proof,
     Refuse,
     Reply,
     SnapshotBegin,
@@ -40,7 +42,9 @@ positions = st.builds(Position, uuids, u32, u64, st.binary(min_size=16, max_size
 texts = st.text(max_size=20)
 acked = st.builds(Acked, uuids, u64, u64, u64, u64, texts)
 MESSAGES: dict[type, st.SearchStrategy[Message]] = {
-    Hello: st.builds(Hello, u32, texts, texts, texts, texts),
+    Hello: st.builds(Hello, u32, texts, texts, texts, texts, texts, st.binary(max_size=32)),
+    Challenge: st.builds(Challenge, st.binary(max_size=32), st.binary(max_size=32)),
+    Proof: st.builds(Proof, st.binary(max_size=32)),
     Welcome: st.builds(Welcome, u32, texts, texts, texts, texts),
     Refuse: st.builds(Refuse, texts),
     Follow: st.builds(Follow, st.lists(positions, max_size=3), st.booleans()),

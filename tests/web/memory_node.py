@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import apsw
 import orjson
 
+from d1server.access import Access
 from d1server.query import AdminRequest, Answer, QueryRequest
 from d1server.web.errors import Fault, refuse
 from proto.api import Shape
@@ -22,6 +23,7 @@ class MemoryNode:
 
     def __init__(self) -> None:
         self.connection = apsw.Connection(":memory:")
+        self.access = Access()
         self.commits = 0
         self._changes = 0
         self.seen: list[QueryRequest] = []
