@@ -62,6 +62,8 @@ _SETTINGS: Final = (
     "PRAGMA recursive_triggers=0",
     "PRAGMA reverse_unordered_selects=0",
 )
+_HIDDEN_TEXT: Final = "not authorized: SQLITE_AUTH"
+_HIDDEN_HINT: Final = "names that begin with _cf_ or _d1_ are reserved"
 _SECRET: Final = secrets.token_hex(16)
 _TRANSACTION_TEXT: Final = (
     "To execute a transaction, please send the statements as one batch "
@@ -197,7 +199,7 @@ class Sandbox:
             self._denied = (action, reason)
             return apsw.SQLITE_DENY
         found = traits(action, first, second)
-        if found:
+        if found is not Trait.NONE:
             self._found |= found
             if Trait.SETS in found:  # SQLite sets it now, not when the statement runs
                 self._has_changed_settings = True
@@ -247,9 +249,7 @@ class Sandbox:
         if self.prepares == before:  # REINDEX and VACUUM ask nothing
             prepared = prepared._replace(found=Trait.WRITES | Trait.SCHEMA)
         if names_hidden(sql, prepared.found):
-            raise StatementRefused(
-                "not authorized: SQLITE_AUTH", "names that begin with _cf_ or _d1_ are reserved"
-            )
+            raise StatementRefused(_HIDDEN_TEXT, _HIDDEN_HINT)
         return prepared
 
     def _prepare(self, sql: str, *, can_cache: bool) -> Prepared:
@@ -270,6 +270,31 @@ class Sandbox:
         if prepared is None or len(self._prepared_text) != len(sql):
             raise StatementRefused("A prepared SQL statement must contain only one statement.")
         return prepared
+
+    def run_once(self, sql: str) -> int:
+        """Run a caller's statement that will not come again; how many rows it gave, now dropped.
+
+        That it names what it must not may be found only after it has run: whoever calls undoes
+        all then. Raises what `run` of `engine/statements.py` raises.
+        """
+        if "\0" in sql:
+            raise StatementRefused("unrecognized token: a NUL character in the SQL text")
+        self._found = Trait.NONE
+        self._denied = None
+        rows = 0
+        try:
+            for _row in self.cursor.execute(sql, can_cache=False):
+                rows += 1
+        except apsw.BindingsError as exc:
+            self.forget_cursor()
+            raise StatementRefused("Wrong number of parameter bindings for SQL query.") from exc
+        except (apsw.Error, UnicodeError) as exc:
+            self.forget_cursor()
+            raise self.refusal(exc) from exc
+        found = self._found
+        if found is not Trait.NONE and found is not Trait.SLOW and names_hidden(sql, found):
+            raise StatementRefused(_HIDDEN_TEXT, _HIDDEN_HINT)
+        return rows
 
     def execute_internal(
         self, sql: str, params: Sequence[SqlValue] = ()

@@ -44,6 +44,7 @@ from engine.errors import (
 )
 from engine.flusher import Flusher
 from engine.live import LiveDatabase
+from engine.load import SqlLoad
 from engine.log import CommitLog
 from engine.reads import Reads
 from engine.recovery import Base
@@ -75,13 +76,19 @@ class CommitterState(enum.Enum):
     FENCED = "fenced"  # it is refused
 
 
+LongWork: TypeAlias = Callable[[Writer, Callable[[], None]], Written]
+"""A write for a thread from the start; its second argument is to be called after each part."""
+
+
 @dataclass(slots=True)
 class _Job:
-    """A write that waits for its turn. `steps` None: VACUUM."""
+    """A write that waits for its turn: either `steps`, or `long`."""
 
-    steps: Sequence[Step] | None
+    steps: Sequence[Step]
     keyed: KeyedWrite | None
+    long: LongWork | None
     done: "asyncio.Future[Written]"
+    has_begun: bool = False
 
 
 class Committer:
@@ -194,7 +201,25 @@ class Committer:
 
     async def vacuum(self) -> Written:
         """Run VACUUM on a thread, as one commit; return once it is durable."""
-        written = await self._queued(None, None)
+        return await self._long(lambda writer, flush: writer.vacuum(flush))
+
+    async def load(self, source: SqlLoad, keyed: KeyedWrite, *, budget_s: float) -> Written:
+        """Run a file on a thread, as one commit; return once it is durable.
+
+        Other writes wait meanwhile. It goes on when this is cancelled: `stop_load` ends it.
+        Raises as `write` does, `OSError` if the file cannot be read.
+        """
+        return await self._long(
+            lambda writer, flush: writer.load(source, keyed, budget_s=budget_s, after_part=flush)
+        )
+
+    def stop_load(self, source: SqlLoad) -> None:
+        """Have `load` give up, if it has not committed yet. To be repeated until it has."""
+        source.stop()
+        self._writer.interrupt()
+
+    async def _long(self, work: LongWork) -> Written:
+        written = await self._queued((), None, work)
         await self._wait_durable(written.bookmark.seq)
         return written
 
@@ -233,15 +258,24 @@ class Committer:
         except BudgetExceeded:
             return await self._queued(steps, keyed)
 
-    async def _queued(self, steps: Sequence[Step] | None, keyed: KeyedWrite | None) -> Written:
+    async def _queued(
+        self, steps: Sequence[Step], keyed: KeyedWrite | None, long: LongWork | None = None
+    ) -> Written:
         if self._state is CommitterState.FENCED:
             raise WriteFenced("the database takes no writes now; try again shortly")
         if len(self._queue) >= _QUEUE_MAX:
             raise Overloaded("D1 DB is overloaded. Too many requests queued.")
-        job = _Job(steps, keyed, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        job = _Job(steps, keyed, long, loop.create_future())
         self._queue.append(job)
         self._work()
-        return await job.done
+        if long is not None:
+            return await job.done
+        giving_up = loop.call_later(self._deadline_s, _give_up, job)
+        try:
+            return await job.done
+        finally:
+            giving_up.cancel()
 
     def _run_inline(self, steps: Sequence[Step], keyed: KeyedWrite | None) -> Written:
         try:
@@ -285,8 +319,9 @@ class Committer:
 
     async def _run_job(self, job: _Job) -> None:
         """Run one queued write: inline if it is short, else on a thread."""
-        if job.done.cancelled():
+        if job.done.done():
             return
+        job.has_begun = True
         try:
             written = await self._run_somewhere(job)
             if not job.done.done():
@@ -303,14 +338,14 @@ class Committer:
                 job.done.set_exception(exc)
 
     async def _run_somewhere(self, job: _Job) -> Written:
-        if job.steps is not None:
+        if job.long is None:
             try:
                 return self._run_inline(job.steps, job.keyed)
             except BudgetExceeded:
                 pass
         await self._flusher.idle()  # the thread appends to the log and flushes it by itself
         try:
-            return await self._threads.call(self._run_on_thread, job.steps, job.keyed)
+            return await self._threads.call(self._run_on_thread, job)
         except BudgetExceeded as exc:
             raise DeadlineExceeded(
                 f"the write took longer than {self._deadline_s:g} s and was undone; "
@@ -324,15 +359,15 @@ class Committer:
             self._flusher.release_all()
             self._flusher.ask()
 
-    def _run_on_thread(self, steps: Sequence[Step] | None, keyed: KeyedWrite | None) -> Written:
+    def _run_on_thread(self, job: _Job) -> Written:
         def flush() -> None:
             self._log.mark_durable(self._log.flush())
 
-        if steps is None:
-            written = self._writer.vacuum(after_part=flush)
+        if job.long is not None:
+            written = job.long(self._writer, flush)
         else:
             written = self._writer.execute(
-                steps, keyed, budget_s=self._deadline_s, after_part=flush
+                job.steps, job.keyed, budget_s=self._deadline_s, after_part=flush
             )
         flush()
         return written
@@ -399,3 +434,9 @@ class Committer:
     def _present(self) -> Base:
         assert self.is_settled
         return Base(self._log.head, self._live.pages.rolling, self.page_count)
+
+
+def _give_up(job: _Job) -> None:
+    """Somebody else has had the writer for as long as a request may take."""
+    if not job.has_begun and not job.done.done():
+        job.done.set_exception(Overloaded("D1 DB is overloaded. Requests queued for too long."))

@@ -22,6 +22,7 @@ import apsw
 from engine.capture import PageImages
 from engine.errors import DatabaseDamaged, EngineError
 from engine.live import LiveDatabase
+from engine.load import SqlLoad, load
 from engine.log import CommitLog
 from engine.transaction import Step, write
 from engine.wal import PAGE_SIZE
@@ -99,6 +100,38 @@ class Writer:
         self._log_commit(after_part)
         self.is_publishing = False
         return Written(results, self._log.head, self.page_count)
+
+    def load(
+        self,
+        source: SqlLoad,
+        keyed: KeyedWrite,
+        *,
+        budget_s: float,
+        after_part: Callable[[], None],
+    ) -> Written:
+        """Run a file as one transaction and log it; its answer is kept under its key.
+
+        Raises as `execute`, and `OSError` if the file cannot be read.
+        """
+        sandbox = self._live.writer.sandbox
+
+        def before_commit(result: StatementResult) -> None:
+            store_answer(sandbox, keyed.key, keyed.encode([result]))
+            self.is_publishing = True
+
+        self._frames_end = 0
+        try:
+            result = load(sandbox, source, budget_s=budget_s, before_commit=before_commit)
+        except BaseException:
+            self.is_publishing = False
+            raise
+        self._log_commit(after_part)
+        self.is_publishing = False
+        return Written([result], self._log.head, self.page_count)
+
+    def interrupt(self) -> None:
+        """Stop the statement that a thread runs now; from any thread."""
+        self._live.writer.sandbox.interrupt()
 
     def vacuum(self, after_part: Callable[[], None]) -> Written:
         """Run VACUUM as one commit and log it. Raises as `execute`.

@@ -1,0 +1,182 @@
+"""A file of SQL as one transaction, however large it is.
+
+The statements are read, run and forgotten one by one. All of them pass the authorizer and the
+limits of a request, but for the length of a statement: a row of two megabytes is four as text.
+BEGIN and COMMIT are passed over, the file is one transaction anyway: so the dumps of SQLite's
+own shell load as they are.
+
+Foreign keys hold as in a request. A dump may, though, fill a table before the one that it
+refers to exists, which SQLite refuses even where keys are deferred: such a file is run again
+from its beginning without keys, and all of them are checked before the commit.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from engine.errors import DeadlineExceeded, StatementRefused
+from engine.sandbox import Sandbox
+from engine.sqlfile import FileStatement, SqlFileInvalid, read_statements
+from proto.api import NO_STATEMENTS, StatementResult
+
+STATEMENT_BYTES_MAX: Final = 8 * 1024 * 1024
+
+_TRANSACTION: Final = re.compile(
+    r"(?:BEGIN(?:\s+(?:DEFERRED|IMMEDIATE|EXCLUSIVE))?|COMMIT|END)(?:\s+TRANSACTION)?\s*",
+    re.IGNORECASE,
+)
+_TRANSACTION_BEGINS: Final = frozenset("BbCcEe")
+_TRANSACTION_CHARS_MAX: Final = 80
+_PARENT_MISSING: Final = ("no such table: main.", "foreign key mismatch")
+_KEY_VIOLATED: Final = "FOREIGN KEY constraint failed: SQLITE_CONSTRAINT"
+
+
+@dataclass(slots=True)
+class SqlLoad:
+    """One file on its way into a database. The thread counts; anyone may read, and `stop`."""
+
+    path: Path
+    statements: int = 0
+    bytes_read: int = 0
+    line: int = 0  # where the statement stands that runs now, or failed
+    is_stopped: bool = False
+
+    def stop(self) -> None:
+        """Have it given up before the next statement; interrupt the sandbox, too."""
+        self.is_stopped = True
+
+
+def load(
+    sandbox: Sandbox,
+    source: SqlLoad,
+    *,
+    budget_s: float,
+    before_commit: Callable[[StatementResult], None],
+) -> StatementResult:
+    """Run the file and commit; blocking. On any error nothing of it remains.
+
+    Raises `StatementRefused`, `DeadlineExceeded`, `BudgetExceeded`, `DatabaseDamaged`, `OSError`.
+    """
+    with _long_statements(sandbox):
+        try:
+            return _attempt(sandbox, source, budget_s, before_commit, has_keys=True)
+        except StatementRefused as exc:
+            if not exc.message.startswith(_PARENT_MISSING):
+                raise
+            refused = exc
+        try:
+            return _attempt(sandbox, source, budget_s, before_commit, has_keys=False)
+        except StatementRefused as exc:
+            # A table that never came is better told by the statement that missed it.
+            raise refused if exc.message == _KEY_VIOLATED else exc from None
+
+
+def _attempt(
+    sandbox: Sandbox,
+    source: SqlLoad,
+    budget_s: float,
+    before_commit: Callable[[StatementResult], None],
+    *,
+    has_keys: bool,
+) -> StatementResult:
+    source.statements = source.bytes_read = 0
+    with sandbox.limit_time(budget_s), _foreign_keys(sandbox, is_on=has_keys):
+        sandbox.execute_internal("BEGIN IMMEDIATE")
+        try:
+            result = _run_all(sandbox, source)
+            if not has_keys:
+                _check_keys(sandbox)
+            if source.is_stopped:
+                raise DeadlineExceeded("the import was stopped")
+            before_commit(result)
+            sandbox.execute_internal("COMMIT")
+        except BaseException:
+            if sandbox.connection.in_transaction:
+                sandbox.execute_internal("ROLLBACK")
+            raise
+    return result
+
+
+def _run_all(sandbox: Sandbox, source: SqlLoad) -> StatementResult:
+    connection = sandbox.connection
+    changes_before, started, rows = connection.total_changes(), time.perf_counter(), 0
+    try:
+        with source.path.open("rb") as file:
+            for statement in read_statements(file, lambda count: _count_bytes(source, count)):
+                if source.is_stopped:
+                    raise DeadlineExceeded("the import was stopped")
+                source.line = statement.line
+                if not _is_transaction(statement):
+                    sandbox.check_time()
+                    rows += sandbox.run_once(statement.sql)
+                    source.statements += 1
+    except SqlFileInvalid as exc:
+        source.line = exc.line
+        raise StatementRefused(str(exc)) from exc
+    except StatementRefused as exc:
+        exc.statement = source.statements
+        raise
+    if not source.statements:
+        raise StatementRefused(NO_STATEMENTS)
+    changes = connection.total_changes() - changes_before
+    return StatementResult(
+        (),
+        [],
+        changes,
+        connection.last_insert_rowid(),
+        rows + changes,
+        changes,
+        (time.perf_counter() - started) * 1000.0,
+        True,
+    )
+
+
+def _count_bytes(source: SqlLoad, count: int) -> None:
+    source.bytes_read += count
+
+
+def _is_transaction(statement: FileStatement) -> bool:
+    sql = statement.sql
+    if len(sql) > _TRANSACTION_CHARS_MAX or sql[0] not in _TRANSACTION_BEGINS:
+        return False
+    return _TRANSACTION.fullmatch(sql) is not None
+
+
+def _check_keys(sandbox: Sandbox) -> None:
+    cursor = sandbox.connection.cursor()
+    try:
+        if next(cursor.execute("PRAGMA foreign_key_check"), None) is not None:
+            raise StatementRefused(_KEY_VIOLATED, "a row refers to one that is not in the file")
+    except apsw.Error as exc:
+        raise sandbox.refusal(exc) from exc
+    finally:
+        cursor.close(True)
+
+
+@contextmanager
+def _foreign_keys(sandbox: Sandbox, *, is_on: bool) -> Iterator[None]:
+    """Within this, outside of transactions, keys are enforced or not."""
+    if is_on:
+        yield
+        return
+    sandbox.execute_internal("PRAGMA foreign_keys=0")
+    try:
+        yield
+    finally:
+        sandbox.execute_internal("PRAGMA foreign_keys=1")
+
+
+@contextmanager
+def _long_statements(sandbox: Sandbox) -> Iterator[None]:
+    limit = apsw.SQLITE_LIMIT_SQL_LENGTH
+    sandbox.connection.limit(limit, STATEMENT_BYTES_MAX)
+    try:
+        yield
+    finally:
+        sandbox.connection.limit(limit, sandbox.limits.statement_bytes_max)
