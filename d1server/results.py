@@ -12,7 +12,7 @@ from proto.messages import Reply
 from proto.tokens import Bookmark
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for every answer, and that costs a microsecond
 class State:
     """What the answer says of the database's state."""
 

@@ -15,6 +15,7 @@ however old it is. The other twelve are the chain digest of the newest commit
 """
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
 import xxhash
@@ -53,8 +54,7 @@ class Bookmark(NamedTuple):
     @property
     def text(self) -> str:
         """The form that clients carry; see the module's head."""
-        epoch, seq = self.token
-        return f"{epoch:08x}-{seq >> 32:08x}-{seq & 0xFFFFFFFF:08x}-{self.digest.hex()}"
+        return _text(self)
 
     @property
     def seq(self) -> int:
@@ -80,6 +80,12 @@ class Bookmark(NamedTuple):
             )
         token = CommitToken(int(text[:8], 16), int(text[9:17] + text[18:26], 16))
         return cls(token, bytes.fromhex(text[27:]))
+
+
+@lru_cache(maxsize=256)  # every read of a quiet database says the same bookmark
+def _text(bookmark: Bookmark) -> str:
+    (epoch, seq), digest = bookmark
+    return f"{epoch:08x}-{seq >> 32:08x}-{seq & 0xFFFFFFFF:08x}-{digest.hex()}"
 
 
 def lineage_tag(uuid: bytes) -> bytes:
