@@ -13,10 +13,13 @@ import pytest
 
 from d1server.sample_shop import SHOP, STATEMENTS
 from tests.clients.nodes import Nodes, server_python
-from tests.clients.programs import CLIENTS, ROOT, node_programs, run
+from tests.clients.programs import CLIENTS, ROOT, node_programs, program, run
 
 DOCS = ROOT / "docs" / "clients"
 FILES = sorted(path for path in DOCS.glob("*.md") if path.name not in ("README.md", "workerd.md"))
+# `prisma generate` would fetch a program that it does not use; this is Prisma's own setting.
+PRISMA_ENV = {"PRISMA_SCHEMA_ENGINE_BINARY": "/bin/true", "CHECKPOINT_DISABLE": "1"}
+SCHEMA = re.compile(r"^```prisma\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```(js|python|sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -46,6 +49,11 @@ def shop(nodes: Nodes) -> Nodes:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_recipe_prints_what_it_says(shop: Nodes, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "node_modules").symlink_to(CLIENTS / "node_modules")
+    for schema in SCHEMA.findall(path.read_text(encoding="utf-8")):
+        (tmp_path / "schema.prisma").write_text(schema)
+        flags = ("generate", "--schema", "schema.prisma")
+        run(program("prisma"), *flags, cwd=tmp_path, env=PRISMA_ENV)
     for recipe in read_recipes(path):
         code = recipe.code.replace("http://127.0.0.1:8787", shop.primary)
         code = code.replace("http://127.0.0.1:8788", shop.replica)
@@ -56,9 +64,9 @@ def test_recipe_prints_what_it_says(shop: Nodes, path: Path, tmp_path: Path) -> 
 
 def execute(language: str, code: str, folder: Path) -> str:
     """Run the code of a recipe and return what it printed."""
-    if language == "js":  # bare imports are resolved from the working directory
-        node = node_programs()[0]
-        return run(node, "--input-type=module", "--eval", code, cwd=CLIENTS).stdout
+    if language == "js":
+        (folder / "recipe.mjs").write_text(code)
+        return run(node_programs()[0], folder / "recipe.mjs", cwd=folder).stdout
     if language == "python":
         env = {"PYTHONPATH": str(ROOT)}
         return run(server_python(), "-c", code, cwd=folder, env=env).stdout
