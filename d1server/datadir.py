@@ -116,6 +116,12 @@ def _holder(lock: int) -> str:
 def _identity(path: Path, role: str, disk: Disk) -> Identity:
     file = path / "node.toml"
     if not file.exists():
+        if role == "primary" and any((path / "databases").glob("*")):
+            # A new cluster would serve none of them, and have every replica start empty.
+            raise DataDirRefused(
+                f"{file} is missing, and {path} holds databases: restore it (the cluster's id "
+                "stands in the node.toml of every replica), or give an empty --data-dir"
+            )
         cluster = str(uuid.uuid4()) if role == "primary" else ""
         made = Identity(FORMAT, role, secrets.token_hex(8), cluster)
         _write(path, made, disk)

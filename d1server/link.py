@@ -28,6 +28,8 @@ SILENCE_S_MAX: Final = 5.0
 DIAL_S_MAX: Final = 5.0
 GREETING_BYTES_MAX: Final = 64 * 1024
 
+_HTTP_SAID: Final = "that is an HTTP address: --primary names the primary's --replication address"
+
 
 class PeerLink(asyncio.Protocol):
     """See the module's head."""
@@ -73,8 +75,9 @@ class PeerLink(asyncio.Protocol):
                 if self.on_message is not None and not self.lost.done():
                     self.on_message(message)
         except (FrameCorrupt, MessageInvalid) as exc:
-            logger.warning("link with %s: %s", self.peer, exc)
-            self.abort(str(exc))
+            reason = _HTTP_SAID if data.startswith(b"HTTP/") else str(exc)
+            logger.warning("link with %s: %s", self.peer, reason)
+            self.abort(reason)
         except Exception as exc:
             logger.exception("link with %s: a message could not be handled", self.peer)
             self.abort(f"a message could not be handled: {exc}")

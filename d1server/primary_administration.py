@@ -4,11 +4,14 @@ Every operation of `ADMIN_OPS` is a method of one table, for a client of this no
 of a replica alike.
 """
 
+import shutil
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+import apsw
 
 from d1server.administration import (
     FIELDS,
@@ -26,9 +29,11 @@ from d1server.primary_tokens import TokenAdministration
 from d1server.query import ADMIN_OPS, AdminRequest, Answer
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.web.errors import Fault, refuse
+from engine.errors import EngineError
 from engine.transaction import steps_of
 from engine.wal import PAGE_SIZE
 from primary.database import create_database
+from primary.errors import WriteFenced
 from proto.api import Statement
 from proto.errors import RequestInvalid
 
@@ -102,13 +107,19 @@ class Administration:
         )
         self._being_named.add(asked.name)
         try:
-            await node.resources.io.call(
-                create_database,
-                node.folder(entry.uuid),
-                entry.uuid,
-                node.resources,
-                time_ms=int(now.timestamp() * 1000),
-            )
+            try:
+                await node.resources.io.call(
+                    create_database,
+                    node.folder(entry.uuid),
+                    entry.uuid,
+                    node.resources,
+                    time_ms=int(now.timestamp() * 1000),
+                )
+            except (EngineError, OSError, apsw.Error) as exc:
+                await node.resources.io.call(shutil.rmtree, node.folder(entry.uuid), True)
+                raise WriteFenced(
+                    f"the database could not be made ({exc}); see to the disk, then try again"
+                ) from exc
             await node.change_catalog(insert(entry))
         finally:
             self._being_named.discard(asked.name)

@@ -24,6 +24,7 @@ from engine.transaction import Step, steps_of, writes
 from proto.api import ServedBy
 from proto.errors import RequestInvalid
 from proto.messages import Forward, Reply
+from proto.tokens import Bookmark
 from replica.database import NotHere, OpenReplica, ReplicaDatabase
 from replica.errors import ForwardFailed, OutcomeUnknown, ReplicaError, TooManyWaiters
 from replica.forward import Forwarder
@@ -161,18 +162,18 @@ class ReplicaQueries:
 
     async def _wait(self, request: QueryRequest, database: ReplicaDatabase) -> Answer | None:
         """Wait for the bookmark. None: serve now; else the answer that the policy gives."""
-        assert request.bookmark is not None
-        seq = request.bookmark.seq
+        bookmark = request.bookmark
+        assert bookmark is not None
         wait_s = self._read_wait_s if request.max_wait_s is None else request.max_wait_s
         deadline = time.monotonic() + wait_s
         try:
-            if await _applied(database, seq, min(wait_s, _DOUBT_S)):
+            if await _applied(database, bookmark, min(wait_s, _DOUBT_S)):
                 return None
-            if seq > database.known_head.seq:
+            if bookmark.token > database.known_head.token:
                 refused = await self._ask_about(request, deadline - time.monotonic())
                 if refused is not None:
                     return refused
-            if await _applied(database, seq, deadline - time.monotonic()):
+            if await _applied(database, bookmark, deadline - time.monotonic()):
                 return None
         except TooManyWaiters:
             if request.on_timeout is not OnTimeout.PRIMARY:
@@ -239,11 +240,24 @@ class ReplicaQueries:
         try:
             return await self._forwarder.ask(forward, timeout_s=self._forward_s)
         except OutcomeUnknown as exc:
+            if self._surely_reads(request):
+                raise ForwardFailed(f"{exc}; it is a read: send it again") from exc
             if request.idempotency_key is None:
                 raise
             raise ForwardFailed(
                 f"{exc}; send it again with the same idempotency key: it is done once"
             ) from exc
+
+    def _surely_reads(self, request: QueryRequest) -> bool:
+        """By the word of this node's own state, which prepares reads as the primary does."""
+        database = self._find(request.database) if request.statements else None
+        opened = database.demand.current if database is not None else None
+        try:
+            return opened is not None and not writes(
+                opened.live.reader, steps_of(request.statements)
+            )
+        except EngineError:
+            return False
 
 
 def _may_write(steps: list[Step], opened: OpenReplica) -> bool:
@@ -281,13 +295,13 @@ def _state(database: ReplicaDatabase, opened: OpenReplica, waited_ms: float = 0.
     return State(applier.visible, applier.page_count, waited_ms, database.lag_ms)
 
 
-async def _applied(database: ReplicaDatabase, seq: int, wait_s: float) -> bool:
-    """Whether commit `seq` is applied within `wait_s`."""
-    if seq <= database.waiter.applied:
-        return True
+async def _applied(database: ReplicaDatabase, bookmark: Bookmark, wait_s: float) -> bool:
+    """Whether the commit of `bookmark` is applied within `wait_s`."""
     try:
-        async with asyncio.timeout(max(0.0, wait_s)):
-            await database.waiter.wait_applied(seq)
+        if bookmark.seq > database.waiter.applied:
+            async with asyncio.timeout(max(0.0, wait_s)):
+                await database.waiter.wait_applied(bookmark.seq)
     except TimeoutError:
         return False
-    return True
+    # The number alone does not tell: a bookmark of an epoch that is not known here is ahead.
+    return bookmark.token.epoch <= database.applied_bookmark.token.epoch

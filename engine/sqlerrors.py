@@ -57,4 +57,6 @@ def hint_for(exc: apsw.Error) -> str:
         return "split the statement, or store large values in pieces"
     if isinstance(exc, apsw.FullError):
         return "the disk is full"
+    if "VACUUM" in str(exc):
+        return "send POST /db/{name}/vacuum, or run `d1server db vacuum NAME`"
     return ""

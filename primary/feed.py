@@ -210,6 +210,17 @@ class ReplicaFeed:
         """Decide how the replica is brought forward from `position`, and do it."""
         mode = next_mode(await database.view(position), is_copy_wanted=is_copy_wanted)
         self._in_flight -= progress.in_flight  # of an earlier try
+        durable = database.durable
+        if position.tag == durable.tag and position.token > durable.token:
+            logger.error(
+                "%s has commit %s of %s, and this primary has none after %s: commits that were "
+                "acknowledged are lost here; %s now drops them, too",
+                self.link.peer,
+                position.token,
+                progress.uuid.hex(),
+                durable.token,
+                self.link.peer,
+            )
         progress.follow(position, mode)
         if mode is Mode.SNAPSHOT:
             await self._copy(progress, database)
