@@ -1,0 +1,49 @@
+"""When the WAL is moved into the file: never ahead of the log."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+import primary.committer
+from engine.files import Disk
+from engine.live import Checkpointed, LiveDatabase
+from tests.primary.opened_primary import opened_primary
+
+
+class SlowDisk(Disk):
+    """Its syncs take so long that writes collect behind every one."""
+
+    def fdatasync(self, fd: int) -> None:
+        super().fdatasync(fd)
+        time.sleep(0.005)
+
+
+async def test_a_checkpoint_moves_only_what_the_log_holds_durably(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page in the file that no durable commit has could never be taken back after a crash.
+
+    Method: writes arrive all the time on a slow disk, a checkpoint follows every few frames, and
+    the log's state is noted as each one begins.
+    """
+    monkeypatch.setattr(primary.committer, "CHECKPOINT_FRAMES", 20)
+    async with opened_primary(tmp_path / "db", SlowDisk()) as made:
+        opened = await made.open()
+        begun: list[bool] = []
+        checkpoint = LiveDatabase.checkpoint
+
+        def noted(self: LiveDatabase, *, restart: bool = False) -> Checkpointed:
+            begun.append(opened.log.durable == opened.log.head)
+            return checkpoint(self, restart=restart)
+
+        monkeypatch.setattr(LiveDatabase, "checkpoint", noted)
+
+        writes = []
+        for number in range(200):
+            writes.append(asyncio.create_task(made.write("INSERT INTO t VALUES (?)", number)))
+            await asyncio.sleep(0.001)  # some of them run while others are being synced
+        await asyncio.gather(*writes)
+    assert len(begun) > 3
+    assert all(begun)
