@@ -21,7 +21,6 @@ from d1server.call import NodeConnection, NodeRefused, database_path
 from d1server.dev import (
     ClusterFailed,
     NodePlan,
-    child_env,
     choose_replication_port,
     is_free,
     plan_cluster,
@@ -65,7 +64,7 @@ class RunningExample:
         node = str(self._nodes[app.node].listen)
         command = app.command(Place(sys.executable, node, self._ports[app.name]))
         log_path = self._nodes[0].folder.parent / f"{self._name}-{app.name}.log"
-        return ChildPlan(app.name, command, log_path, FIRST_TO_STOP, child_env(os.environ))
+        return ChildPlan(app.name, command, log_path, FIRST_TO_STOP, dict(os.environ))
 
     async def run(self) -> None:
         """Run until cancelled."""
