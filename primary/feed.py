@@ -60,7 +60,7 @@ class ReplicaFeed:
         self._find = find
         self._resources = resources
         self._spawn = spawn
-        self._in_flight = 0
+        self._in_flight = 0  # of all databases: the sum of their progress
         self._freed = asyncio.Event()
         self._written: dict[bytes, int] = {}
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
@@ -82,6 +82,7 @@ class ReplicaFeed:
             self._written[uuid] = 0
             self._asked[uuid] = (position.bookmark, message.snapshot)
             self.wake(uuid)
+        self._let_on()
 
     def unfollow(self, message: Unfollow) -> None:
         """The replica has deleted these databases."""
@@ -97,18 +98,24 @@ class ReplicaFeed:
                 continue
             freed = acked.bytes_written - self._written[acked.uuid]
             self._written[acked.uuid] = acked.bytes_written
-            self._in_flight = max(0, self._in_flight - freed)
+            self._in_flight -= progress.in_flight
             progress.acked(acked, freed)
+            self._in_flight += progress.in_flight
             self._starved.add(acked.uuid)
-        starved, self._starved = self._starved, set()
-        for uuid in starved:
-            self.wake(uuid)
-        self._freed.set()
+        self._let_on()
         self._acked.set()
 
     def forget(self, uuid: bytes) -> None:
         """The database is deleted here."""
         self._drop(uuid)
+        self._let_on()
+
+    def _let_on(self) -> None:
+        """There may be room in the window: those whom it stopped go on."""
+        starved, self._starved = self._starved, set()
+        for uuid in starved:
+            self.wake(uuid)
+        self._freed.set()
 
     def _drop(self, uuid: bytes) -> None:
         if (task := self._tasks.pop(uuid, None)) is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class PrimaryUnderTest:
         self.key = uuid.uuid4().bytes
         self.resources = resources
         self.durable_calls = 0
+        self.woken: Callable[[bytes], None] = lambda _key: None
         self.tasks = tasks
         create_database(folder, self.key, resources, time_ms=0)
         self.database = self._made(folder)
@@ -34,8 +35,9 @@ class PrimaryUnderTest:
             folder, self.key, self.resources, spawn=self.tasks.spawn, on_durable=self._on_durable
         )
 
-    def _on_durable(self, _key: bytes) -> None:
+    def _on_durable(self, key: bytes) -> None:
         self.durable_calls += 1
+        self.woken(key)
 
     @property
     def folder(self) -> Path:
