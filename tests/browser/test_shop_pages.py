@@ -11,7 +11,8 @@ from tests.clients.nodes import Nodes
 from tests.clients.programs import CLIENTS
 
 LAG_S = 0.5
-WAITED_MS_MIN = 250  # the lag, less what the browser took before it asked
+WAITED_MS_MIN = 100  # the lag, less what the browser took before it asked
+TRIES_MAX = 4  # a busy machine may take longer than the lag between two pages
 
 
 def fact(page: Page, name: str) -> str:
@@ -78,23 +79,31 @@ def test_update_is_seen_on_the_next_page_though_the_replica_lags(
     runs beside the replica, as behind a balancer. The page says itself that the replica
     answered, and how long it waited for the visitor's bookmark.
     """
-    page.goto(f"{shop.other_url}/products/7")
-    expect(page.locator("#served")).to_be_visible()
-    price = price_of(nodes, 7) + 1.5
+    waits_ms = []
     with nodes.relay.lagging(LAG_S):
-        page.get_by_label("Price in dollars").fill(f"{price:.2f}")
-        with page.expect_response(lambda response: response.request.method == "POST") as saved:
-            page.get_by_role("button", name="Save").click()
-        assert saved.value.status == 200
-        open_list(page, shop)
-        expect(card(page, 7).locator(".price")).to_have_text(f"${price:.2f}")
-        assert fact(page, "region") == "WEUR"
-        assert fact(page, "role") == "replica"
-        waited_ms = float(fact(page, "waited").removesuffix(" ms"))
-        assert WAITED_MS_MIN < waited_ms < 5000
-        shop.shoot(page, "list-after-a-wait")
+        for _ in range(TRIES_MAX):
+            price = price_of(nodes, 7) + 1.5
+            save_price(page, f"{shop.other_url}/products/7", price)
+            open_list(page, shop)
+            expect(card(page, 7).locator(".price")).to_have_text(f"${price:.2f}")
+            assert (fact(page, "region"), fact(page, "role")) == ("WEUR", "replica")
+            waits_ms.append(float(fact(page, "waited").removesuffix(" ms")))
+            shop.shoot(page, "list-after-a-wait")
+            if WAITED_MS_MIN < waits_ms[-1] < 5000:
+                break
+        else:  # each page was right, but none was quick enough to have to wait
+            pytest.fail(f"no page waited for the replica: {waits_ms} ms")
     open_product(page, shop, 7)
     expect(page.locator("#price")).to_have_text(f"${price:.2f}")
+
+
+def save_price(page: Page, url: str, price: float) -> None:
+    """Change the price of a product, and return as soon as the write is answered."""
+    page.goto(url)
+    page.get_by_label("Price in dollars").fill(f"{price:.2f}")
+    with page.expect_response(lambda response: response.request.method == "POST") as saved:
+        page.get_by_role("button", name="Save").click()
+    assert saved.value.status == 200
 
 
 def test_update_through_a_lagging_replica_is_seen_there(

@@ -1,7 +1,8 @@
-"""A TCP relay that hands on what the primary sends only after a while, as a far network would.
+"""A TCP relay in front of a server, and what a far or failing network does to what it sends.
 
     with relaying("127.0.0.1", port) as relay:
-        with relay.lagging(0.5):      each byte of the primary takes half a second longer
+        with relay.lagging(0.5):      each byte of the server takes half a second longer
+        relay.lose_connections(2)     those that stand break, and so do the next two
 
 Order and content stay. It runs on a thread with an event loop of its own, because its users
 are tests without one. At most `PIECES_MAX` reads of a connection are on their way at a time.
@@ -19,31 +20,48 @@ PIECES_MAX = 1024
 class LagRelay:
     """See the module's head; made by `relaying`."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, loop: asyncio.AbstractEventLoop) -> None:
         self.port = 0
         self._target = (host, port)
+        self._loop = loop
         self._lag_s = 0.0
+        self._to_lose = 0
+        self._clients: set[asyncio.StreamWriter] = set()
 
     @contextmanager
     def lagging(self, lag_s: float) -> Iterator[None]:
-        """Hold back for `lag_s` what the primary sends while the block runs."""
+        """Hold back for `lag_s` what the server sends while the block runs."""
         self._lag_s = lag_s
         try:
             yield
         finally:
             self._lag_s = 0.0
 
+    def lose_connections(self, count: int) -> None:
+        """Break every connection that stands, and the next `count` as soon as they are made."""
+        asyncio.run_coroutine_threadsafe(self._lose(count), self._loop).result()
+
+    async def _lose(self, count: int) -> None:
+        self._to_lose = count
+        for writer in self._clients:
+            writer.transport.abort()
+
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection of the replica until either side ends it."""
+        """Serve one connection until either side ends it."""
+        if self._to_lose > 0:
+            self._to_lose -= 1
+            writer.transport.abort()
+            return
         try:
-            primary_reader, primary_writer = await asyncio.open_connection(*self._target)
+            server_reader, server_writer = await asyncio.open_connection(*self._target)
         except OSError:
             writer.transport.abort()
             return
+        self._clients.add(writer)
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(PIECES_MAX)
         pumps = [
-            asyncio.ensure_future(_pump(reader, primary_writer)),
-            asyncio.ensure_future(self._collect(primary_reader, pieces)),
+            asyncio.ensure_future(_pump(reader, server_writer)),
+            asyncio.ensure_future(self._collect(server_reader, pieces)),
             asyncio.ensure_future(_deliver(pieces, writer)),
         ]
         try:
@@ -52,8 +70,9 @@ class LagRelay:
             for pump in pumps:
                 pump.cancel()
             await asyncio.wait(pumps)
+            self._clients.discard(writer)
             writer.transport.abort()
-            primary_writer.transport.abort()
+            server_writer.transport.abort()
 
     async def _collect(
         self, reader: asyncio.StreamReader, pieces: "asyncio.Queue[tuple[float, bytes]]"
@@ -84,8 +103,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @contextmanager
 def relaying(host: str, port: int) -> Iterator[LagRelay]:
     """A relay to `host`:`port` that listens on a port of its own until the block ends."""
-    relay = LagRelay(host, port)
     loop = asyncio.new_event_loop()
+    relay = LagRelay(host, port, loop)
     thread = threading.Thread(target=loop.run_forever, name="relay")
     thread.start()
     try:
