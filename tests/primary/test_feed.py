@@ -107,7 +107,7 @@ class Fed:
 
 @pytest.fixture
 async def source(tmp_path: Path) -> AsyncIterator[PrimaryUnderTest]:
-    async with opened_primary(tmp_path / "db", log_bytes_max=100_000) as made:
+    async with opened_primary(tmp_path / "db") as made:
         yield made
 
 
@@ -232,6 +232,7 @@ async def test_a_replica_falls_out_of_a_trimmed_log(
     monkeypatch.setattr("primary.committer.BASE_LOG_BYTES", 200_000)
     monkeypatch.setattr(primary.feed, "WINDOW_BYTES", 100_000)
     monkeypatch.setattr("engine.recent.PARTS_BYTES_MAX", 50_000)
+    (await fed.source.open()).log._bytes_max = 100_000
     start = fed.source.database.durable
     fed.follow(start)
     await turns()
