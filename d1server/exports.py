@@ -13,11 +13,10 @@ On the event loop, but for `_write_dump`.
 """
 
 import asyncio
-import enum
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +24,9 @@ from typing import Final
 
 import apsw
 
+from d1server.jobs import Status, hold
 from d1server.query import Answer
-from d1server.signing import SIGNED_PREFIX
+from d1server.signing import SIGNED_PREFIX, SignUrl
 from d1server.transfer_bodies import EXPORT_BUSY, NOT_EXPORTING, job_answer, read_export, refused
 from engine.dump import DumpOptions, dump
 from engine.errors import BudgetExceeded, DeadlineExceeded, EngineError, StatementRefused
@@ -43,19 +43,10 @@ logger = logging.getLogger(__name__)
 
 EXPORTS_PATH: Final = f"{SIGNED_PREFIX}exports/"
 KEPT_S: Final = 3600.0
-HOLD_S: Final = 1.0  # clients ask again at once, so each answer is held for a while
 _ACTIVE_MAX: Final = 2  # each takes one of the few threads for long reads
 _UNASKED_S_MAX: Final = 60.0
 _RUN_S_MAX: Final = 6 * 3600.0
 _BLOCK_CHARS: Final = 1024 * 1024
-
-
-class Status(enum.Enum):
-    """Where a job is, in D1's word."""
-
-    ACTIVE = "active"
-    COMPLETE = "complete"
-    FAILED = "error"
 
 
 @dataclass(slots=True, eq=False)
@@ -85,13 +76,13 @@ class Exports:
         resources: Resources,
         *,
         spawn: Spawn,
-        signed_url: Callable[[str, str, float], str],
+        sign_url: SignUrl,
     ) -> None:
-        """Keep files in `folder`; `signed_url(method, path, valid_s)`."""
+        """Keep files in `folder`; `sign_url` says where they are."""
         self._folder = folder
         self._resources = resources
         self._spawn = spawn
-        self._signed_url = signed_url
+        self._sign_url = sign_url
         self._newest: dict[bytes, Export] = {}
         self._finished: list[Export] = []
 
@@ -103,7 +94,7 @@ class Exports:
             disk.remove(self._folder / name)
 
     async def answer(self, database: PrimaryDatabase, body: bytes) -> Answer:
-        """Begin an export, or tell how far it is, held until it ends or `HOLD_S` are over."""
+        """Begin an export, or tell how far it is."""
         asked = read_export(body)
         export = self._newest.get(database.uuid)
         if asked.poll is None:
@@ -116,11 +107,7 @@ class Exports:
         elif export is None or export.bookmark != asked.poll:
             return refused(NOT_EXPORTING)
         export.asked_at = time.monotonic()
-        try:
-            async with asyncio.timeout(HOLD_S):
-                await export.ended.wait()
-        except TimeoutError:
-            pass
+        await hold(export.ended)
         export.asked_at = time.monotonic()
         return self._told(export)
 
@@ -196,7 +183,7 @@ class Exports:
         result: dict[str, object] | None = None
         messages = ["Generating SQL dump"]
         if export.status is Status.COMPLETE:
-            url = self._signed_url("GET", EXPORTS_PATH + export.file.name, KEPT_S)
+            url = self._sign_url("GET", EXPORTS_PATH + export.file.name, KEPT_S)
             result = {"filename": f"{export.bookmark}.sql", "signed_url": url}
         if export.bytes_written:
             messages.append(f"Written {export.bytes_written} bytes")

@@ -60,6 +60,7 @@ _NEEDS: Final[Mapping[str, tuple[Judge, str]]] = {
     "delete": (_changes, "edit for all databases, or admin for this one"),
     "vacuum": (_edits, "edit for this database"),
     "export": (_reads, "read for this database"),
+    "import": (_edits, "edit for this database"),
     "token-create": (_administers, "admin for all databases"),
     "token-list": (_administers, "admin for all databases"),
     "token-revoke": (_administers, "admin for all databases"),

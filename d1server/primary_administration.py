@@ -62,6 +62,7 @@ class Administration:
             "delete": self._delete,
             "vacuum": self._vacuum,
             "export": self._export,
+            "import": self._import,
             **TokenAdministration(node).operations,
         }
         assert self._operations.keys() == ADMIN_OPS
@@ -171,6 +172,12 @@ class Administration:
     async def _export(self, request: AdminRequest) -> Answer:
         database = self._node.database(self._entry(request))
         return await self._node.transfers.exports.answer(database, request.body)
+
+    async def _import(self, request: AdminRequest) -> Answer:
+        entry = self._entry(request)
+        return await self._node.transfers.imports.answer(
+            self._node.database(entry), entry, request.body
+        )
 
     async def _described(self, entry: CatalogEntry, wanted: Collection[str]) -> dict[str, object]:
         measured = self._measured(entry)

@@ -28,6 +28,7 @@ from d1server.datadir import DataDir
 from d1server.exposure import check_exposure, may_be_open
 from d1server.idle import close_idle
 from d1server.link import PeerLink, listen
+from d1server.nodedb import open_node_db
 from d1server.primary_administration import Administration
 from d1server.primary_queries import PrimaryQueries
 from d1server.query import AdminRequest, Answer
@@ -75,6 +76,7 @@ class PrimaryNode:
         self._transfers = Transfers(
             data,
             resources,
+            served,
             spawn=self._tasks.spawn,
             base_url=config.public_url or config.url,
         )
@@ -92,7 +94,6 @@ class PrimaryNode:
         """
         async with self.opened():
             check_exposure(self._config, has_tokens=any(self._access.tokens))
-            await self._transfers.open()
             address, tls = self._config.replication, self._config.tls
             assert address is not None, "a primary has a replication address"
             self.certificate = tls.fingerprint()
@@ -111,12 +112,15 @@ class PrimaryNode:
                 "idle databases",
             )
             try:
-                yield
+                async with (
+                    open_node_db(self._data.path / "node.db") as db,
+                    self._transfers.opened(db),
+                ):
+                    yield
             finally:
                 server.close()
                 for door in list(self._doors):
                     door.close("the primary is stopping")
-                await self._transfers.close()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -379,7 +383,7 @@ class PrimaryNode:
         late = await self.wait_catalog_known()
         for door in self._doors:
             door.forget(entry.uuid)
-        await self._transfers.forget(entry.uuid)
+        await self._transfers.forget(entry)
         await database.demand.retire()
         await self._resources.io.call(self._data.delete, entry.uuid)
         return late

@@ -126,7 +126,7 @@ QUERY_OPS: Final[Mapping[str, tuple[Dialect, Shape]]] = {
     "binding/raw": (Dialect.BINDING, Shape.ARRAYS),
 }
 ADMIN_OPS: Final = frozenset(
-    {"create", "list", "info", "replace", "update", "delete", "vacuum", "export"}
+    {"create", "list", "info", "replace", "update", "delete", "vacuum", "export", "import"}
     | {"token-create", "token-list", "token-revoke"}
 )
 BOOKMARK_OP: Final = "bookmark"  # will this bookmark ever be satisfied?

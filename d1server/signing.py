@@ -9,11 +9,14 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from engine.files import Disk
+
+SignUrl: TypeAlias = Callable[[str, str, float], str]
+"""The absolute URL for a method, a path and seconds of validity."""
 
 SIGNED_PREFIX: Final = "/signed/"
 """All signed paths begin so, and nothing else does: what stands there checks for itself."""

@@ -5,7 +5,7 @@ The state of a job is told within `result`: D1's clients look there for `success
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
@@ -119,7 +119,8 @@ def job_answer(
     *,
     messages: Sequence[str],
     error: str = "",
-    result: dict[str, object] | None = None,
+    result: Mapping[str, object] | None = None,
+    progress: Mapping[str, int] | None = None,
 ) -> Answer:
     """The state of a job."""
     told: dict[str, object] = {
@@ -133,6 +134,8 @@ def job_answer(
     }
     if result is not None:
         told["result"] = result
+    if progress is not None:
+        told["progress"] = progress  # not D1's
     return success(told, bookmark=bookmark or None)
 
 

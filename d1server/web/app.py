@@ -68,8 +68,8 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
         *BindingRoutes(node, front).routes(),
         *TransferRoutes(node, front).routes(),
     ]
-    on_expect = _on_expect(front, front.limits.body_bytes_max)
-    for method, path, handler in routes:
+    for method, path, handler, bytes_max in routes:
+        on_expect = _on_expect(front, bytes_max or front.limits.body_bytes_max)
         for form in {path, path.rstrip("/") + "/"}:
             if method == "GET":
                 app.router.add_get(form, handler, expect_handler=on_expect)  # and HEAD

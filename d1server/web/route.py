@@ -14,3 +14,4 @@ class Route(NamedTuple):
     method: str
     path: str
     handler: Handler
+    body_bytes_max: int | None = None  # None: what a query may have

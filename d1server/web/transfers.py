@@ -1,22 +1,26 @@
 """Exports and imports over HTTP: D1's calls, and the signed URLs that they lead to."""
 
+import asyncio
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
 from aiohttp import hdrs, web
 
 from d1server.exports import EXPORTS_PATH
+from d1server.imports import IMPORTS_PATH
 from d1server.query import AdminRequest, NodeView
 from d1server.signing import UrlRefused
 from d1server.transfers import Transfers
+from d1server.uploads import FILE_BYTES_MAX, UploadRefused
 from d1server.web.admission import grant_of
-from d1server.web.body import Body
+from d1server.web.body import Body, BodySlow
 from d1server.web.errors import Fault, refuse
 from d1server.web.front import Front
-from d1server.web.limits import ADMIN_BODY_BYTES_MAX
+from d1server.web.limits import ADMIN_BODY_BYTES_MAX, body_s_max
 from d1server.web.response import SERVER, to_response
 from d1server.web.rest import DATABASES, PREFIXES
 from d1server.web.route import Route
@@ -25,6 +29,7 @@ from engine.threads import Threads
 logger = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 256 * 1024
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})", re.ASCII)
 _OWN: Final = "/db/{database}"
 
 
@@ -39,28 +44,58 @@ class TransferRoutes:
         """Everything that is served here."""
         for database in (_OWN, *(prefix + DATABASES + "/{database}" for prefix in PREFIXES)):
             yield Route("POST", database + "/export", self.export)
+            yield Route("POST", database + "/import", self.import_)
         yield Route("GET", EXPORTS_PATH + "{file}", self.download)
+        yield Route("PUT", IMPORTS_PATH + "{file}", self.upload, FILE_BYTES_MAX)
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         return await self._administer("export", request)
 
+    async def import_(self, request: web.Request) -> web.StreamResponse:
+        return await self._administer("import", request)
+
+    async def upload(self, request: web.Request) -> web.StreamResponse:
+        """A file to import, whole or from where an earlier upload broke off."""
+        name = request.match_info["file"]
+        try:
+            uploads = self._transfers("PUT", request).imports.uploads
+            at, is_last = _piece(request.headers.get(hdrs.CONTENT_RANGE, ""))
+            md5 = name.split(".")[1]
+            size = await uploads.receive(name, md5, _chunks(request), at=at, is_last=is_last)
+        except UrlRefused as exc:
+            return _refused(Fault.URL_REFUSED, str(exc))
+        except UploadRefused as exc:
+            return _refused(Fault.REQUEST_INVALID, str(exc))
+        except OSError as exc:
+            if isinstance(exc, ConnectionError):
+                raise
+            return _refused(Fault.OVERLOADED, f"the file cannot be kept: {exc.strerror}")
+        response = web.json_response(
+            {"success": True, "uploaded_bytes": size}, status=200 if is_last else 202
+        )
+        if is_last:
+            response.headers[hdrs.ETAG] = f'"{md5}"'
+        return response
+
     async def download(self, request: web.Request) -> web.StreamResponse:
         """The file of an export, streamed."""
-        transfers = self._transfers()
         try:
-            transfers.signer.check("GET", request.path, request.query)
+            transfers = self._transfers("GET", request)
         except UrlRefused as exc:
-            return to_response(refuse(Fault.URL_REFUSED, str(exc)))
+            return _refused(Fault.URL_REFUSED, str(exc))
         export = transfers.exports.find(request.match_info["file"])
         if export is None:
             text = "this export is not kept any more: make a new one"
-            return to_response(refuse(Fault.ROUTE_UNKNOWN, text))
+            return _refused(Fault.ROUTE_UNKNOWN, text)
         return await _send_file(request, export.file, f"{export.bookmark}.sql", transfers.threads)
 
-    def _transfers(self) -> Transfers:
-        if self._node.transfers is None:
+    def _transfers(self, method: str, request: web.Request) -> Transfers:
+        """What the signed URL of this request leads to. Raises `UrlRefused`."""
+        transfers = self._node.transfers
+        if transfers is None:
             raise web.HTTPNotFound
-        return self._node.transfers
+        transfers.signer.check(method, request.path, request.query)
+        return transfers
 
     async def _administer(self, op: str, request: web.Request) -> web.StreamResponse:
         body = await Body(request, self._room, ADMIN_BODY_BYTES_MAX).read()
@@ -69,6 +104,40 @@ class TransferRoutes:
             AdminRequest(op=op, database=name, body=body, hops=0, grant=grant_of(request))
         )
         return to_response(answer)
+
+
+def _refused(fault: Fault, message: str) -> web.StreamResponse:
+    response = to_response(refuse(fault, message))
+    response.force_close()  # its body may not have been read
+    return response
+
+
+def _piece(content_range: str) -> tuple[int, bool]:
+    """Where the bytes belong, and whether they are the last. Raises `UploadRefused`."""
+    if not content_range:
+        return 0, True
+    found = _CONTENT_RANGE.fullmatch(content_range)
+    if found is None:
+        raise UploadRefused("Content-Range: send bytes <first>-<last>/<size>")
+    first, last, size = map(int, found.groups())
+    return first, last + 1 == size
+
+
+async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """The body in pieces. Raises `BodySlow`, `UploadRefused`."""
+    started, size = asyncio.get_running_loop().time(), 0
+    try:
+        while True:
+            async with asyncio.timeout_at(started + body_s_max(size)):
+                chunk = await request.content.readany()
+            if not chunk:
+                return
+            size += len(chunk)
+            yield chunk
+    except TimeoutError as exc:
+        raise BodySlow(f"only {size} bytes came in time: go on from there") from exc
+    except web.RequestPayloadError as exc:
+        raise UploadRefused(f"the body cannot be read: {exc}") from exc
 
 
 async def _send_file(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from d1server import exports
+from d1server import exports, jobs
 from d1server.transfer_bodies import EXPORT_BUSY, NOT_EXPORTING
 from engine.dump import VIRTUAL_TABLE
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster, until
@@ -75,7 +75,7 @@ async def test_one_export_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     Method: answers are not held; the table takes longer to dump than the calls do.
     """
-    monkeypatch.setattr(exports, "HOLD_S", 0.0)
+    monkeypatch.setattr(jobs, "HOLD_S", 0.0)
     async with running_cluster(tmp_path) as cluster:
         await cluster.add_primary()
         await cluster.create()
@@ -107,7 +107,7 @@ async def test_an_export_that_nobody_asks_about_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It must not keep its snapshot: a stop of the node, or a delete, does not wait for it."""
-    monkeypatch.setattr(exports, "HOLD_S", 0.0)
+    monkeypatch.setattr(jobs, "HOLD_S", 0.0)
     async with running_cluster(tmp_path) as cluster:
         primary = await cluster.add_primary()
         await cluster.create()

@@ -1,0 +1,73 @@
+"""`node.db`: the node's own bookkeeping, in a SQLite file that the engine never opens.
+
+Nothing in it is needed to serve a database: job states, statistics. A file that cannot be
+read is put aside and begun anew.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import aiosqlite
+
+logger = logging.getLogger(__name__)
+
+Row: TypeAlias = Sequence[str | int | float | bytes | None]
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS imports (
+    database TEXT PRIMARY KEY, id TEXT NOT NULL, filename TEXT NOT NULL, bookmark TEXT NOT NULL,
+    status TEXT NOT NULL, error TEXT NOT NULL, result TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class NodeDb:
+    """The open file; made by `open_node_db`."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        """Use `open_node_db`."""
+        self._connection = connection
+
+    async def run(self, sql: str, params: Row = ()) -> None:
+        """Run one statement and commit."""
+        await self.run_many(sql, [params])
+
+    async def run_many(self, sql: str, rows: Iterable[Row]) -> None:
+        """Run one statement for each row, as one transaction."""
+        await self._connection.executemany(sql, rows)
+        await self._connection.commit()
+
+    async def rows(self, sql: str, params: Row = ()) -> list[Row]:
+        """What a query returns."""
+        return [tuple(row) for row in await self._connection.execute_fetchall(sql, params)]
+
+
+@asynccontextmanager
+async def open_node_db(path: Path) -> AsyncIterator[NodeDb]:
+    """Open the file, make it if it is not there. Raises `OSError`, `aiosqlite.Error`."""
+    try:
+        connection = await _connected(path)
+    except aiosqlite.DatabaseError as exc:
+        aside = path.with_name(path.name + ".damaged")
+        logger.error("%s cannot be read (%s): it is now %s, and begun anew", path, exc, aside.name)
+        await asyncio.to_thread(path.replace, aside)
+        connection = await _connected(path)
+    try:
+        yield NodeDb(connection)
+    finally:
+        await connection.close()
+
+
+async def _connected(path: Path) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path)
+    try:
+        await connection.execute("PRAGMA synchronous=NORMAL")
+        await connection.executescript(_SCHEMA)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
