@@ -26,6 +26,7 @@ from d1server.replication_metrics import ReplicationCollector
 from d1server.web.limits import HttpLimits
 from d1server.web.serve import serving
 from engine.files import Disk
+from engine.openings import Openings
 from engine.resources import Resources
 from engine.sandbox import SqlLimits
 from engine.threads import Threads
@@ -36,6 +37,8 @@ SQLITE_MIN: Final = (3, 53, 2)
 """Earlier ones have the WAL-reset bug (fixed in 3.51.3) or CVE-2026-11824."""
 _IO_THREADS_MAX: Final = 8
 _DESCRIPTORS_MAX: Final = 65_536
+_DESCRIPTORS_PER_OPEN: Final = 24
+"""A database that is open has about ten; as many again are left for connections."""
 _READ_THREADS_MAX: Final = 8
 
 
@@ -50,11 +53,11 @@ async def run_node(config: NodeConfig) -> None:
     in use), `EngineError`.
     """
     check_sqlite(apsw.sqlite_lib_version())
-    raise_descriptor_limit()
+    open_max = min(config.open_databases_max, raise_descriptor_limit() // _DESCRIPTORS_PER_OPEN)
     disk = Disk()
     with (
         open_data_dir(config.data_dir, config.role.value, disk) as data,
-        open_resources(config, disk) as resources,
+        open_resources(config, disk, open_max) as resources,
     ):
         tls = config.tls.for_http()
         kind = PrimaryNode if config.role is Role.PRIMARY else ReplicaNode
@@ -116,16 +119,17 @@ def settle_garbage_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def raise_descriptor_limit() -> None:
-    """Use as many descriptors as the system allows: one a connection, about ten a database."""
+def raise_descriptor_limit() -> int:
+    """Use as many descriptors as the system allows; how many that are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_MAX)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 @contextmanager
-def open_resources(config: NodeConfig, disk: Disk) -> Iterator[Resources]:
+def open_resources(config: NodeConfig, disk: Disk, open_max: int = 16) -> Iterator[Resources]:
     """What the databases of one node share, for as long as the block lasts."""
     io, readers = Threads("io", _IO_THREADS_MAX), Threads("read", _READ_THREADS_MAX)
     try:
@@ -136,6 +140,7 @@ def open_resources(config: NodeConfig, disk: Disk) -> Iterator[Resources]:
             readers=readers,
             query_deadline_s=config.query_deadline_s,
             log_bytes_max=config.log_bytes_max,
+            openings=Openings(max(1, open_max)),
         )
     finally:
         readers.close()

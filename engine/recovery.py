@@ -11,6 +11,7 @@ A base that is too old is always safe, one that is too new never: it is advanced
 a checkpoint moved the whole WAL and the file was fsynced.
 """
 
+import logging
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from engine.log import CommitLog
 from engine.wal import PAGE_SIZE
 from proto.record import CommitPart
 from proto.tokens import Bookmark, CommitToken
+
+logger = logging.getLogger(__name__)
 
 DB_NAME: Final = "db.sqlite"
 BASE_NAME: Final = "base"
@@ -86,20 +89,41 @@ def recover(folder: Path, uuid: bytes, log: CommitLog, disk: Disk) -> tuple[Base
     """Bring `db.sqlite` to the log's durable head and verify every page of it; blocking.
 
     No connection may be open on the database. Gives the new base and the page
-    checksums. Raises `DatabaseDamaged` if file and log together are not the database
-    that the log's head describes.
+    checksums. A file or base that is damaged is made anew if the log reaches back to the first
+    commit. Raises `DatabaseDamaged` if file and log together are not the database that the
+    log's head describes.
     """
     for suffix in ("-wal", "-shm"):
         disk.remove(folder / (DB_NAME + suffix))
-    base = read_base(folder, uuid, disk)
+    try:
+        base = read_base(folder, uuid, disk)
+        if base is None and log.tail.seq != 0:
+            raise DatabaseDamaged(
+                f"{folder} has no base and its log begins after {log.tail}: the first commits "
+                "are gone"
+            )
+        recovered, pages = _recover_from(base, folder, log, disk)
+    except DatabaseDamaged as exc:
+        if log.tail.seq != 0:
+            raise
+        logger.warning("%s is made anew from the first commit on: %s", folder / DB_NAME, exc)
+        base = None
+        recovered, pages = _recover_from(None, folder, log, disk)
+    if recovered != base:
+        write_base(folder, uuid, recovered, disk)
+    return recovered, pages
+
+
+def _recover_from(
+    base: Base | None, folder: Path, log: CommitLog, disk: Disk
+) -> tuple[Base, PageChecksums]:
+    """Patch the file, which is complete up to `base`, or worthless if there is none."""
     start = base.position if base is not None else log.tail
-    if base is None and log.tail.seq != 0:
-        raise DatabaseDamaged(
-            f"{folder} has no base and its log begins after {log.tail}: the first commits are gone"
-        )
     head = log.durable
     fd = disk.open(folder / DB_NAME, create=True)
     try:
+        if base is None:
+            disk.truncate(fd, 0)
         last = _patch(fd, start, log, disk)
         if last is not None:
             checksum, page_count = last.checksum, last.page_count
@@ -110,10 +134,7 @@ def recover(folder: Path, uuid: bytes, log: CommitLog, disk: Disk) -> tuple[Base
         pages = _verified_pages(fd, folder, page_count, checksum)
     finally:
         disk.close(fd)
-    recovered = Base(head, checksum, page_count)
-    if recovered != base:
-        write_base(folder, uuid, recovered, disk)
-    return recovered, pages
+    return Base(head, checksum, page_count), pages
 
 
 def _patch(fd: int, start: Bookmark, log: CommitLog, disk: Disk) -> CommitPart | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from engine.durations import Histogram
 from engine.files import Disk
+from engine.openings import Openings
 from engine.sandbox import SqlLimits
 from engine.threads import Threads
 
@@ -17,5 +18,6 @@ class Resources:
     io: Threads  # fdatasync, checkpoints, recovery, writes that take long
     readers: Threads  # SQL reads that take long
     query_deadline_s: float
+    openings: Openings = field(default_factory=lambda: Openings(256))
     log_bytes_max: int  # per database; a replica further behind copies the file anew
     flush_s: Histogram = field(default_factory=Histogram)  # of commit logs, fdatasync included

@@ -34,6 +34,7 @@ from proto.tokens import Bookmark, CommitToken, genesis
 
 logger = logging.getLogger(__name__)
 
+_STOPPED: Final = "the database cannot be opened; /status and the primary's log say why"
 _TRY_AGAIN_S: Final = 2.0
 """So long a database that cannot be opened answers with the reason, without another try."""
 
@@ -137,17 +138,21 @@ class PrimaryDatabase:
 
     async def _open(self) -> OpenPrimary:
         if time.monotonic() < self._refused_until:
-            raise DatabaseStopped(self.problem)
+            raise DatabaseStopped(_STOPPED)
+        async with self._resources.openings.place(self.demand):
+            opened = await self._opened()
+        self.problem = ""
+        return opened
+
+    async def _opened(self) -> OpenPrimary:
         try:
             await self._discard_broken()
-            opened = await self._recovered()
+            return await self._recovered()
         except (EngineError, OSError, apsw.Error) as exc:
             self.problem = f"the database cannot be opened: {exc}"
             self._refused_until = time.monotonic() + _TRY_AGAIN_S
             logger.error("database %s: %s", self.uuid.hex(), self.problem)
-            raise DatabaseStopped(self.problem) from exc
-        self.problem = ""
-        return opened
+            raise DatabaseStopped(_STOPPED) from exc
 
     async def _recovered(self) -> OpenPrimary:
         resources = self._resources
@@ -174,6 +179,7 @@ class PrimaryDatabase:
         opened.live.close()
         self._ends = _ends_of(opened.log)
         await self._resources.io.call(opened.log.close)
+        self._resources.openings.give_back(self.demand)
 
     def _fenced(self, error: Exception) -> None:
         """The committer gave up: take the database out of use and have it rebuilt."""

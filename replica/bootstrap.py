@@ -11,6 +11,7 @@ the usual recovery patches the one with the other.
 """
 
 import itertools
+import logging
 import shutil
 from pathlib import Path
 from typing import Final
@@ -24,8 +25,11 @@ from proto.record import CommitPart
 from proto.tokens import Bookmark
 from replica.errors import HistoryDiverged
 
+logger = logging.getLogger(__name__)
+
 COPY_SUFFIX: Final = ".copy"
 OLD_SUFFIX: Final = ".old"
+AHEAD_SUFFIX: Final = ".ahead"
 
 _numbers = itertools.count(1)  # a copy given up may still be removed while the next one begins
 
@@ -97,21 +101,27 @@ class FileCopy:
         """File and commits together are a database."""
         return self._until is not None and self._log.durable.seq >= self._until.seq
 
-    def install(self) -> None:
-        """Take the database's place; nobody may have it open. If it fails, nothing remains."""
+    def install(self, replaced: Bookmark) -> None:
+        """Take the database's place; nobody may have it open.
+
+        `replaced` is where the database is that stood there. One that is ahead of the primary
+        holds commits which the primary has lost: it is set aside for the operator. If this
+        fails, nothing remains of the copy.
+        """
         try:
-            self._install()
+            self._install(replaced)
         except BaseException:
             remove_folder(self._folder)
             raise
 
-    def _install(self) -> None:
+    def _install(self, replaced: Bookmark) -> None:
         disk = self._resources.disk
         try:
             disk.fsync(self._fd)
         finally:
             disk.close(self._fd)
         self._log.drop_partial()
+        is_lost = self._lacks(replaced)
         self._log.close()
         begin = self._begin
         base = Base(begin.base.bookmark, begin.checksum, begin.page_count)
@@ -119,10 +129,31 @@ class FileCopy:
         old = self._target.with_name(self._target.name + OLD_SUFFIX)
         remove_folder(old)
         if self._target.exists():
+            if is_lost:
+                old = self._set_aside(replaced)
             disk.rename(self._target, old)
         disk.rename(self._folder, self._target)
         disk.sync_folder(self._target.parent)
-        remove_folder(old)
+        if old.suffix == OLD_SUFFIX:
+            remove_folder(old)
+
+    def _lacks(self, replaced: Bookmark) -> bool:
+        """The copy's history surely does not have this commit."""
+        if replaced.token <= self._begin.base.bookmark.token:
+            return False  # older than the copy's log can tell: it was only behind
+        return self._log.digest_at(replaced.seq) != replaced.digest
+
+    def _set_aside(self, replaced: Bookmark) -> Path:
+        """Where the only copy of commits that the primary lost is kept."""
+        aside = self._target.with_name(f"{self._target.name}{AHEAD_SUFFIX}-{replaced.seq}")
+        logger.error(
+            "this replica was at %s, which is not in the primary's history (now at %s): the "
+            "primary lost acknowledged commits. What was here is kept in %s",
+            replaced,
+            self._log.head,
+            aside,
+        )
+        return aside
 
     def abandon(self) -> None:
         """Forget the copy."""

@@ -19,7 +19,7 @@ from typing import Final
 
 import apsw
 
-from engine.errors import EngineError
+from engine.errors import DatabaseClosed, EngineError
 from engine.live import LiveDatabase, Role
 from engine.log import CommitLog
 from engine.ondemand import OnDemand, Retired
@@ -39,6 +39,7 @@ from replica.waiter import TokenWaiter
 logger = logging.getLogger(__name__)
 
 _ARRIVES_S: Final = 2.0  # a new database is here within this, or says why not
+_OPEN_AGAIN_S: Final = 0.5
 _ASK_AGAIN_S: Final = 1.0  # a copy is asked for at most so often
 
 
@@ -261,17 +262,32 @@ class ReplicaDatabase:
     async def _drain(self) -> None:
         """Open the database and give it what came while it was closed."""
         try:
+            if not await self._drained():
+                self._spawn(self._drain_again(), f"open:{self.uuid.hex()}")
+        except (NotHere, Retired):
+            self._arrived.clear()
+            self._arrived_bytes = 0
+        finally:
+            self._draining = None
+
+    async def _drain_again(self) -> None:
+        await asyncio.sleep(_OPEN_AGAIN_S)
+        if self._draining is None and self._arrived:
+            self._draining = self._spawn(self._drain(), f"open:{self.uuid.hex()}")
+
+    async def _drained(self) -> bool:
+        """Whether what came was taken; not, if too many databases are open to open this one."""
+        try:
             async with self.demand.used() as current:
                 while self._arrived:
                     parts = self._arrived.popleft()
                     self._arrived_bytes -= sum(map(len, parts))
                     self._take(current, parts)
                 self._moved()  # also when opening alone brought it forward: its first commits
-        except (NotHere, Retired):
-            self._arrived.clear()
-            self._arrived_bytes = 0
-        finally:
-            self._draining = None
+        except DatabaseClosed as exc:
+            logger.warning("%s waits: %s", self.uuid.hex(), exc)
+            return False
+        return True
 
     # --- copies
 
@@ -303,7 +319,7 @@ class ReplicaDatabase:
             async with self.demand.closed():
                 if self.demand.is_retired:
                     return await self._resources.io.call(copy.abandon)
-                await self._resources.io.call(copy.install)
+                await self._resources.io.call(copy.install, self._position)
                 self.problem = ""
                 self._look()
         except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
@@ -323,7 +339,7 @@ class ReplicaDatabase:
         try:
             async with self.demand.used():
                 self._moved()
-        except (NotHere, Retired) as exc:
+        except (NotHere, Retired, DatabaseClosed) as exc:
             logger.debug("%s is not opened: %s", self.uuid.hex(), exc)
 
     async def retire(self) -> None:
@@ -366,7 +382,10 @@ class ReplicaDatabase:
         try:
             if self._position.seq == 0:
                 await self._make_first()
-            return await self._recovered()
+            async with self._resources.openings.place(self.demand):
+                return await self._recovered()
+        except DatabaseClosed:
+            raise  # no place to open it: later
         except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
             self.stop_because(exc)
             raise NotHere(self.problem) from exc
@@ -409,6 +428,7 @@ class ReplicaDatabase:
         self._note(opened)
         opened.live.close()
         await self._resources.io.call(opened.log.close)
+        self._resources.openings.give_back(self.demand)
 
     def _note(self, opened: OpenReplica) -> None:
         self._checksum, self._page_count = opened.live.pages.rolling, opened.applier.page_count

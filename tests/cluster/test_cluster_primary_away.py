@@ -237,4 +237,6 @@ async def test_a_primary_that_was_set_back_is_followed_back(cluster: Cluster) ->
         refused = await target.sql(COUNT, session=lost)
         assert refused.status == 400
         await until(partial(is_ready, target), "ready")
+        # The only copy of commits that the primary has lost is kept for people.
+        assert list((target.config.data_dir / "databases").glob("*.ahead-*"))
     await cluster.equal()

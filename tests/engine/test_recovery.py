@@ -225,27 +225,58 @@ def test_a_base_that_the_log_does_not_reach_is_refused(source: Source) -> None:
             recovered(source.folder)
 
 
-def test_a_page_that_changed_on_the_disk_is_found(source: Source) -> None:
-    """One bit of a page that no record since the base holds."""
-    source.advance_base()
-    source.write("INSERT INTO t (x) VALUES (1)")
-    source.close()
-    with (source.folder / DB_NAME).open("r+b") as file:
+def flip(path: Path) -> None:
+    """Change one bit of a page that no record since the base holds."""
+    with path.open("r+b") as file:
         file.seek(5 * PAGE_SIZE + 77)
         byte = file.read(1)[0]
         file.seek(-1, 1)
         file.write(bytes([byte ^ 4]))
-    with pytest.raises(DatabaseDamaged, match="do not add up"):
-        recovered(source.folder)
 
 
-def test_a_file_that_is_too_short_is_found(source: Source) -> None:
-    source.advance_base()
-    source.close()
-    with (source.folder / DB_NAME).open("r+b") as file:
+def shorten(path: Path) -> None:
+    with path.open("r+b") as file:
         file.truncate(3 * PAGE_SIZE)
-    with pytest.raises(DatabaseDamaged, match="ends after 3 pages"):
-        recovered(source.folder)
+
+
+def without_its_first_commits(source: Source, target: Path) -> Path:
+    """The database as it is, with a log that begins at its base: the rest was trimmed."""
+    folder = source.copy(target)
+    base = read_base(folder, KEY, DISK)
+    assert base is not None
+    shutil.rmtree(folder / LOG_NAME)
+    CommitLog.create(folder / LOG_NAME, KEY, DISK, after=base.position, bytes_max=1 << 30).close()
+    return folder
+
+
+@pytest.mark.parametrize("damage", [flip, shorten])
+def test_damage_that_the_log_cannot_mend_is_found(
+    source: Source, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """A wrong page or a short file under a trimmed log: refused, whatever SQLite would say."""
+    source.advance_base()
+    folder = without_its_first_commits(source, tmp_path / "trimmed")
+    damage(folder / DB_NAME)
+    with pytest.raises(DatabaseDamaged, match=r"do not add up|ends after 3 pages"):
+        recovered(folder)
+    source.close()
+
+
+@pytest.mark.parametrize("damage", [flip, shorten, Path.unlink])
+@pytest.mark.parametrize("name", [DB_NAME, BASE_NAME])
+def test_a_whole_log_mends_any_damage(
+    source: Source, tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    """The log is the truth: from the first commit on it makes file and base anew."""
+    source.advance_base()
+    source.write("INSERT INTO t (x) VALUES (1)")
+    folder = source.copy(tmp_path / "copy")
+    if name == BASE_NAME and damage is not Path.unlink:
+        (folder / name).write_bytes(b"not a base")
+    else:
+        damage(folder / name)
+    check(folder, source, source.log.head.seq)
+    source.close()
 
 
 def test_every_flipped_bit_of_the_base_is_found(source: Source) -> None:
