@@ -8,6 +8,7 @@ from engine.errors import (
     DatabaseClosed,
     DatabaseDamaged,
     DeadlineExceeded,
+    DiskFull,
     LogFailed,
     StatementRefused,
 )
@@ -27,6 +28,7 @@ _FAULTS: Final[tuple[tuple[type[Exception], Fault], ...]] = (
     (LogFailed, Fault.OUTCOME_UNKNOWN),
     (DatabaseStopped, Fault.FENCED),
     (DatabaseDamaged, Fault.FENCED),
+    (DiskFull, Fault.DISK_FULL),
     (ForwardFailed, Fault.PRIMARY_AWAY),
     (OutcomeUnknown, Fault.OUTCOME_UNKNOWN),
     (Retired, Fault.DATABASE_UNKNOWN),

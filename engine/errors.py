@@ -44,6 +44,10 @@ class DeadlineExceeded(EngineError):
     """A request that ran into its deadline, or was stopped from outside."""
 
 
+class DiskFull(EngineError):
+    """A write for which the file system has no room; it was undone."""
+
+
 class LogFailed(EngineError):
     """An append or a sync of the commit log that failed."""
 

@@ -22,6 +22,7 @@ One thread at a time uses a sandbox; only `interrupt` may come from any thread.
 
 import math
 import secrets
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,13 @@ from typing import Final, NamedTuple, Self
 
 import apsw
 
-from engine.errors import BudgetExceeded, DatabaseDamaged, DeadlineExceeded, StatementRefused
+from engine.errors import (
+    BudgetExceeded,
+    DatabaseDamaged,
+    DeadlineExceeded,
+    DiskFull,
+    StatementRefused,
+)
 from engine.functions import install_bounded
 from engine.permissions import MODULES, Trait, denial, names_hidden, traits
 from engine.sqlerrors import describe_error, hint_for, is_damage
@@ -52,6 +59,7 @@ BUSY_TIMEOUT_MS: Final = 1000  # only recovery and the start of a WAL can be in 
 STATEMENTS_KEPT: Final = 128  # prepared, per connection
 INLINE_S_MAX: Final = 0.05  # a budget up to this is one of the event loop's
 
+_FREE_BYTES_MIN: Final = 4 * MIB  # with less than this, the disk is what is full
 _INLINE_STEPS: Final = 64  # between two looks at the clock; one step may take 10 ms
 _SETTINGS: Final = (
     "PRAGMA case_sensitive_like=0",
@@ -388,6 +396,8 @@ class Sandbox:
         """Turn what apsw raised for SQL from outside into an error of the engine."""
         if isinstance(exc, apsw.InterruptError):
             return self._stopped()
+        if isinstance(exc, apsw.FullError) and self._is_disk_full():
+            return DiskFull("the disk is full; nothing was done: free some space and try again")
         if isinstance(exc, apsw.Error):
             return DatabaseDamaged(describe_error(exc)) if is_damage(exc) else self._refused(exc)
         if isinstance(exc, UnicodeDecodeError):
@@ -401,6 +411,10 @@ class Sandbox:
         if isinstance(exc, OverflowError):
             return StatementRefused("integer overflow: a parameter has more than 64 bits")
         return exc
+
+    def _is_disk_full(self) -> bool:
+        """SQLite says the same of a full disk and of rowids that have run out."""
+        return shutil.disk_usage(Path(self.connection.filename).parent).free < _FREE_BYTES_MIN
 
     def _refused(self, exc: apsw.Error) -> StatementRefused:
         denied, self._denied = self._denied, None

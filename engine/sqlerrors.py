@@ -56,7 +56,7 @@ def hint_for(exc: apsw.Error) -> str:
     if isinstance(exc, apsw.TooBigError):
         return "split the statement, or store large values in pieces"
     if isinstance(exc, apsw.FullError):
-        return "the disk is full"
+        return "the largest rowid is in use, and AUTOINCREMENT may not go back"
     if "VACUUM" in str(exc):
         return "send POST /db/{name}/vacuum, or run `d1server db vacuum NAME`"
     return ""

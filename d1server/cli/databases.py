@@ -73,8 +73,9 @@ def info(name: str) -> None:
 @common_options
 def delete(name: str, is_sure: bool) -> None:
     """Delete the database NAME on every node. This cannot be undone."""
-    is_person_there = sys.stdin.isatty() and not wishes().as_json
-    if is_person_there and not is_sure:
+    if not is_sure:
+        if wishes().as_json or not sys.stdin.isatty():
+            raise click.UsageError(f"nobody is there to be asked: give --yes to delete {name}")
         click.confirm(f"Delete the database {name} with all its data?", abort=True, err=True)
     with wishes().connect() as node:
         node.call("DELETE", database_path(name))

@@ -118,7 +118,7 @@ def to_binding_answer(answer: Answer, wishes: Wishes) -> Answer:
     """
     bookmark = None if wishes.constraint is Constraint.NONE else answer.bookmark
     status = answer.status if answer.status in _KEPT else 200
-    return Answer(status, _to_body(answer), bookmark, retry_after_s=answer.retry_after_s)
+    return Answer(status, _to_body(answer), bookmark, answer.should_retry, answer.retry_after_s)
 
 
 def _to_body(answer: Answer) -> bytes:

@@ -45,6 +45,7 @@ class Fault(enum.Enum):
     EXPECTATION_UNKNOWN = "an Expect header that is not 100-continue"
     READ_LATE = "the bookmark did not arrive in time, and the request wants an error then"
     OVERLOADED = "a bound of this node is reached; nothing was done"
+    DISK_FULL = "no room for a write; nothing was done"
     PRIMARY_AWAY = "surely not done: there was nobody to do it"
     OUTCOME_UNKNOWN = "may have been done: only with an idempotency key is it safe to repeat"
     FENCED = "the commit log failed: the database takes no writes until it is rebuilt"
@@ -69,6 +70,7 @@ REFUSALS: Final = {
     Fault.EXPECTATION_UNKNOWN: Refusal(417, 7400),
     Fault.READ_LATE: Refusal(503, 7500, should_retry=True, retry_after_s=1),
     Fault.OVERLOADED: Refusal(503, 7500, should_retry=True, retry_after_s=1),
+    Fault.DISK_FULL: Refusal(503, 7500, should_retry=True, retry_after_s=5),
     Fault.PRIMARY_AWAY: Refusal(503, 7500, should_retry=True, retry_after_s=1),
     Fault.OUTCOME_UNKNOWN: Refusal(503, 7500, should_retry=False),
     Fault.FENCED: Refusal(503, 7500, should_retry=False),

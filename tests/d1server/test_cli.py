@@ -133,7 +133,7 @@ def test_url_comes_from_the_environment_unless_it_is_given(node: StandInNode) ->
         (["db", "create", "shop"], ("POST", "/db", {"name": "shop"})),
         (["db", "list"], ("GET", "/db", None)),
         (["db", "info", "a b/c"], ("GET", "/db/a%20b%2Fc", None)),
-        (["db", "delete", "shop"], ("DELETE", "/db/shop", None)),
+        (["db", "delete", "shop", "--yes"], ("DELETE", "/db/shop", None)),
         (["db", "vacuum", "shop"], ("POST", "/db/shop/vacuum", {})),
         (["execute", "shop", "-c", "x;y"], ("POST", "/db/shop/query", {"sql": "x;y"})),
     ],
