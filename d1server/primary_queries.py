@@ -76,7 +76,11 @@ class PrimaryQueries:
                 pending.deliver(answer_refusal(error))
                 return
             state = State(written.bookmark, written.page_count)
-            pending.deliver(to_answer(written.results, request, self._served, state))
+            try:
+                answer = to_answer(written.results, request, self._served, state)
+            except Exception as exc:  # the flusher, which calls this, has others to tell
+                answer = answer_refusal(exc)
+            pending.deliver(answer)
 
         if opened.committer.is_settled:  # it changed nothing: `deliver` is set by the next turn
             asyncio.get_running_loop().call_soon(reached, None)

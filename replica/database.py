@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 
 _ARRIVES_S: Final = 2.0  # a new database is here within this, or says why not
 _OPEN_AGAIN_S: Final = 0.5
-_ASK_AGAIN_S: Final = 1.0  # a copy is asked for at most so often
+_ASK_AGAIN_S: Final = 1.0  # a copy is asked for at most so often; then half as often, and so on
+_ASK_AGAIN_S_MAX: Final = 60.0
 
 
 class NotHere(Exception):
@@ -90,6 +91,7 @@ class ReplicaDatabase:
         self._draining: asyncio.Task[None] | None = None
         self._copying: CopyUnderWay | None = None
         self._copy_asked_at = -_ASK_AGAIN_S
+        self._copies_failed = 0  # since the last one that was completed
         self._said: Acked | None = None  # in the last `Ack`
         self._known_since = time.monotonic()
         self.waiter = TokenWaiter(0)
@@ -321,8 +323,10 @@ class ReplicaDatabase:
                     return await self._resources.io.call(copy.abandon)
                 await self._resources.io.call(copy.install, self._position)
                 self.problem = ""
+                self._copies_failed = 0
                 self._look()
         except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
+            self._copies_failed += 1
             self._stop_and_heal(exc)
             return None
         finally:
@@ -387,7 +391,7 @@ class ReplicaDatabase:
         except DatabaseClosed:
             raise  # no place to open it: later
         except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
-            self.stop_because(exc)
+            self._stop_and_heal(exc)
             raise NotHere(self.problem) from exc
 
     async def _make_first(self) -> None:
@@ -445,8 +449,9 @@ class ReplicaDatabase:
         self._spawn(self._ask_for_copy(), f"heal:{self.uuid.hex()}")
 
     async def _ask_for_copy(self) -> None:
-        """Not more often than `_ASK_AGAIN_S`: what made it fail may last (a full disk)."""
-        wait = self._copy_asked_at + _ASK_AGAIN_S - time.monotonic()
+        """Ever more seldom while copies fail: what makes them fail may last (a full disk)."""
+        pause = min(_ASK_AGAIN_S * 2 ** min(self._copies_failed, 10), _ASK_AGAIN_S_MAX)
+        wait = self._copy_asked_at + pause - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
         self._copy_asked_at = time.monotonic()
