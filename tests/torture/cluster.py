@@ -335,12 +335,12 @@ def free_ports(count: int, rng: random.Random) -> list[int]:
     raise Trouble("no free ports")
 
 
-def plan_cluster(folder: Path, replicas: int) -> Cluster:
+def plan_cluster(folder: Path, replicas: int, log_bytes_max: str = LOG_BYTES_MAX) -> Cluster:
     """Return a cluster in `folder` on free ports, with nothing started yet."""
     folder.mkdir(parents=True, exist_ok=True)
     http, link, *others = free_ports(2 + replicas, random.Random(os.getpid() ^ time.time_ns()))
     at = "127.0.0.1"
-    limit = ("--log-bytes-max", LOG_BYTES_MAX)
+    limit = ("--log-bytes-max", log_bytes_max)
     served = ["primary", "--listen", f"{at}:{http}", "--replication", f"{at}:{link}"]
     primary = NodeProcess("primary", folder, http, [*served, "--region", "ENAM", *limit])
     following = []
@@ -352,9 +352,11 @@ def plan_cluster(folder: Path, replicas: int) -> Cluster:
 
 
 @asynccontextmanager
-async def open_cluster(folder: Path, *, replicas: int = 2) -> AsyncIterator[Cluster]:
+async def open_cluster(
+    folder: Path, *, replicas: int = 2, log_bytes_max: str = LOG_BYTES_MAX
+) -> AsyncIterator[Cluster]:
     """Start a cluster in `folder`; kill what is left of it at the end."""
-    cluster = plan_cluster(folder, replicas)
+    cluster = plan_cluster(folder, replicas, log_bytes_max)
     try:
         await cluster.start()
         yield cluster
