@@ -105,9 +105,14 @@ class OnDemand(Generic[T]):
         self.current = await self._open()
 
     async def close_if_unused(self) -> bool:
-        """Close it unless somebody uses it now; whether it is closed."""
-        if self.current is not None and not self._users:
+        """Close it unless somebody uses it now; whether it is closed, and no more closing."""
+        if self._users:
+            return False
+        if self.current is not None:
             async with self.closed():
+                pass
+        elif self._lock is not None:
+            async with self._lock:
                 pass
         return self.current is None
 

@@ -54,10 +54,9 @@ class Openings:
                 if not unused:
                     break
                 victim = min(unused, key=lambda demand: demand.last_used)
-                self._open.discard(victim)
                 if not await victim.close_if_unused():
-                    self._open.add(victim)  # somebody was quicker
-                    break
+                    break  # somebody was quicker
+                self._open.discard(victim)  # not before: while it closes it has all it had
             if len(self) < self._open_max:
                 return
             await asyncio.sleep(_WAIT_S)

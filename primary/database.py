@@ -16,7 +16,7 @@ from typing import Final
 import apsw
 
 from engine.checksum import PageChecksums
-from engine.errors import EngineError
+from engine.errors import DatabaseClosed, EngineError
 from engine.live import LiveDatabase, Role
 from engine.log import CommitLog, LogEnds
 from engine.ondemand import OnDemand, Retired
@@ -188,6 +188,7 @@ class PrimaryDatabase:
         if (current := self.demand.current) is not None:
             self._ends = _ends_of(current.log)
             self._broken, self.demand.current = current, None
+            self._resources.openings.give_back(self.demand)
         self._spawn(self._rebuild(), f"rebuild:{self.uuid.hex()}")
 
     async def _rebuild(self) -> None:
@@ -196,7 +197,7 @@ class PrimaryDatabase:
                 logger.warning("database %s was rebuilt from its log", self.uuid.hex())
         except Retired:
             logger.warning("database %s was fenced and is gone", self.uuid.hex())
-        except DatabaseStopped:
+        except (DatabaseStopped, DatabaseClosed):
             logger.error("database %s stays closed; the next request tries again", self.uuid.hex())
 
     async def _discard_broken(self) -> None:

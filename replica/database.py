@@ -91,7 +91,7 @@ class ReplicaDatabase:
         self._draining: asyncio.Task[None] | None = None
         self._copying: CopyUnderWay | None = None
         self._copy_asked_at = -_ASK_AGAIN_S
-        self._copies_failed = 0  # since the last one that was completed
+        self._copies_failed = 0  # since the database was last opened
         self._said: Acked | None = None  # in the last `Ack`
         self._known_since = time.monotonic()
         self.waiter = TokenWaiter(0)
@@ -323,7 +323,6 @@ class ReplicaDatabase:
                     return await self._resources.io.call(copy.abandon)
                 await self._resources.io.call(copy.install, self._position)
                 self.problem = ""
-                self._copies_failed = 0
                 self._look()
         except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
             self._copies_failed += 1
@@ -387,12 +386,15 @@ class ReplicaDatabase:
             if self._position.seq == 0:
                 await self._make_first()
             async with self._resources.openings.place(self.demand):
-                return await self._recovered()
+                opened = await self._recovered()
         except DatabaseClosed:
             raise  # no place to open it: later
         except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
+            self._copies_failed += 1
             self._stop_and_heal(exc)
             raise NotHere(self.problem) from exc
+        self._copies_failed = 0
+        return opened
 
     async def _make_first(self) -> None:
         """Begin the log with the first commits that came: there is nothing here yet."""
