@@ -95,6 +95,11 @@ class Import:
         source = self.source
         queries = source.statements if source is not None else self.queries_done
         messages = [f"Processed {queries} queries." if queries else "Starting import..."]
+        progress = {
+            "queries": queries,
+            "bytes_done": source.bytes_read if source is not None else 0,
+            "bytes_total": self.bytes_total,
+        }
         if self.hint:
             messages.append(self.hint)
         return job_answer(
@@ -104,11 +109,7 @@ class Import:
             messages=messages,
             error=self.error,
             result=self.result,
-            progress={
-                "queries": queries,
-                "bytes_done": source.bytes_read if source is not None else 0,
-                "bytes_total": self.bytes_total,
-            },
+            more={"filename": self.filename, "progress": progress},
         )
 
     def row(self) -> Row:

@@ -120,7 +120,7 @@ def job_answer(
     messages: Sequence[str],
     error: str = "",
     result: Mapping[str, object] | None = None,
-    progress: Mapping[str, int] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> Answer:
     """The state of a job."""
     told: dict[str, object] = {
@@ -134,8 +134,8 @@ def job_answer(
     }
     if result is not None:
         told["result"] = result
-    if progress is not None:
-        told["progress"] = progress  # not D1's
+    if more is not None:
+        told |= more
     return success(told, bookmark=bookmark or None)
 
 

@@ -10,7 +10,6 @@ refers to exists, which SQLite refuses even where keys are deferred: such a file
 from its beginning without keys, and all of them are checked before the commit.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,17 +21,12 @@ import apsw
 
 from engine.errors import DeadlineExceeded, StatementRefused
 from engine.sandbox import Sandbox
-from engine.sqlfile import FileStatement, SqlFileInvalid, read_statements
+from engine.sqlfile import SqlFileInvalid, read_statements
+from engine.sqltext import is_transaction
 from proto.api import NO_STATEMENTS, StatementResult
 
 STATEMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 
-_TRANSACTION: Final = re.compile(
-    r"(?:BEGIN(?:\s+(?:DEFERRED|IMMEDIATE|EXCLUSIVE))?|COMMIT|END)(?:\s+TRANSACTION)?\s*",
-    re.IGNORECASE,
-)
-_TRANSACTION_BEGINS: Final = frozenset("BbCcEe")
-_TRANSACTION_CHARS_MAX: Final = 80
 _PARENT_MISSING: Final = ("no such table: main.", "foreign key mismatch")
 _KEY_VIOLATED: Final = "FOREIGN KEY constraint failed: SQLITE_CONSTRAINT"
 
@@ -112,7 +106,7 @@ def _run_all(sandbox: Sandbox, source: SqlLoad) -> StatementResult:
                 if source.is_stopped:
                     raise DeadlineExceeded("the import was stopped")
                 source.line = statement.line
-                if not _is_transaction(statement):
+                if not is_transaction(statement.sql):
                     sandbox.check_time()
                     rows += sandbox.run_once(statement.sql)
                     source.statements += 1
@@ -139,13 +133,6 @@ def _run_all(sandbox: Sandbox, source: SqlLoad) -> StatementResult:
 
 def _count_bytes(source: SqlLoad, count: int) -> None:
     source.bytes_read += count
-
-
-def _is_transaction(statement: FileStatement) -> bool:
-    sql = statement.sql
-    if len(sql) > _TRANSACTION_CHARS_MAX or sql[0] not in _TRANSACTION_BEGINS:
-        return False
-    return _TRANSACTION.fullmatch(sql) is not None
 
 
 def _check_keys(sandbox: Sandbox) -> None:

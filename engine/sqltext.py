@@ -43,6 +43,12 @@ _TRIGGER: Final = re.compile(
 )
 _TRIGGER_BEGINS: Final = frozenset("CcEe")
 _TRIGGER_END: Final = re.compile(rf"{_BLANK}*+END(?!{_WORD}){_BLANK}*+(?P<end>;|\Z)", re.IGNORECASE)
+_TRANSACTION: Final = re.compile(
+    r"(?:BEGIN(?:\s+(?:DEFERRED|IMMEDIATE|EXCLUSIVE))?|COMMIT|END)(?:\s+TRANSACTION)?\s*",
+    re.IGNORECASE,
+)
+_TRANSACTION_BEGINS: Final = frozenset("BbCcEe")
+_TRANSACTION_CHARS_MAX: Final = 80
 _SINGLE: Final = re.compile(r"[A-Za-z(][^;]*+\Z")
 
 
@@ -64,6 +70,13 @@ def spans(text: str) -> Iterator[tuple[int, int]]:
         end = _end_of_trigger(text, at) if is_trigger else _after(_PLAIN, text, at)
         yield at, end
         at = _after(_BEFORE_STATEMENT, text, end)
+
+
+def is_transaction(sql: str) -> bool:
+    """Whether a statement only begins or commits one, which a file that is loaded is anyway."""
+    if len(sql) > _TRANSACTION_CHARS_MAX or sql[0] not in _TRANSACTION_BEGINS:
+        return False
+    return _TRANSACTION.fullmatch(sql) is not None
 
 
 def opening_of_comment(text: str) -> str | None:

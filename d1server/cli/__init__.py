@@ -12,6 +12,7 @@ from d1server import __version__
 from d1server.call import AnswerForeign, NodeRefused, NodeUnreachable
 from d1server.cli.databases import databases
 from d1server.cli.execute import execute as execute_command
+from d1server.cli.export import export as export_command
 from d1server.cli.nodes import dev, primary, replica
 from d1server.cli.options import common_options
 from d1server.cli.output import Failure, advice
@@ -38,7 +39,16 @@ def command_line() -> None:
     """A self-hosted, D1-compatible, replicated SQLite server."""
 
 
-for command in (dev, primary, replica, databases, execute_command, status_command, tokens):
+for command in (
+    dev,
+    primary,
+    replica,
+    databases,
+    execute_command,
+    export_command,
+    status_command,
+    tokens,
+):
     command_line.add_command(command)
 
 

@@ -45,12 +45,16 @@ class Wishes:
         except ValueError as exc:
             raise click.UsageError(f"--token or {TOKEN_VARIABLES[0]}: {exc}") from exc
 
+    def ca_file(self) -> Path | None:
+        """Return the certificates to trust, if others than the system's."""
+        given = self.tls_ca or os.environ.get(CA_VARIABLE)
+        return Path(given) if given else None
+
     def connect(self) -> NodeConnection:
         """Return a connection to the node; it opens with its first call."""
-        ca = self.tls_ca or os.environ.get(CA_VARIABLE)
         try:
             return NodeConnection(
-                self.node_url(), token=self.access_token(), tls_ca=Path(ca) if ca else None
+                self.node_url(), token=self.access_token(), tls_ca=self.ca_file()
             )
         except TlsInvalid as exc:
             raise click.UsageError(str(exc)) from exc

@@ -2,9 +2,11 @@
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def working(message: str) -> AbstractContextManager[object]:
@@ -16,26 +18,36 @@ def working(message: str) -> AbstractContextManager[object]:
     return Console(stderr=True).status(message)
 
 
-class ReadProgress:
-    """A bar that grows with the bytes read of a file; call it with each number of bytes."""
+class Bar:
+    """A bar that grows with the bytes that are done."""
 
-    def __init__(self, path: str) -> None:
-        self._bar = None
+    def __init__(self, label: str, total: int | None) -> None:
+        """`total` None: how much it will be is not known."""
+        self._bar: Progress | None = None
         if not sys.stderr.isatty():
             return
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
 
-        columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        self._bar = Progress("loading", *columns, console=console, transient=True)
-        total = None if path == "-" else Path(path).stat().st_size
-        self._task = self._bar.add_task("loading", total=total)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(label, total=total)
 
-    def __call__(self, bytes_read: int) -> None:
-        """Move the bar."""
+    def __call__(self, count: int) -> None:
+        """So many bytes more are done."""
         if self._bar is not None:
-            self._bar.advance(self._task, bytes_read)
+            self._bar.advance(self._task, count)
+
+    def reach(self, done: int, total: int | None = None) -> None:
+        """So many bytes are done in all."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total)
 
     def __enter__(self) -> Self:
         if self._bar is not None:

@@ -1,5 +1,6 @@
 """The command line, against a node that answers what the test says, over a real socket."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -11,11 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from d1server.cli import command_line
+from d1server.cli import command_line, loading
 from d1server.cli import execute as execute_module
-from d1server.cli.execute import Batch, Size, batches
 from d1server.config import NodeConfig, Role
-from engine.sqlfile import FileStatement
+from d1server.import_job import INTERRUPTED
 
 BOOKMARK = "00000001-00000000-00000007-0123456789abcdef0123456789abcdef"
 
@@ -56,7 +56,9 @@ def node() -> Iterator[StandInNode]:
             length = int(self.headers.get("content-length", 0))
             text = self.rfile.read(length)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(self.command, self.path, headers, json.loads(text) if text else None)
+            is_json = text and headers.get("content-type") == "application/json"
+            body = json.loads(text) if is_json else text or None
+            asked = Asked(self.command, self.path, headers, body)
             stand_in.asked.append(asked)
             answer = stand_in.answer(asked)
             if answer is None:
@@ -71,7 +73,7 @@ def node() -> Iterator[StandInNode]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
@@ -269,57 +271,202 @@ def test_small_file_is_one_transaction(node: StandInNode, tmp_path: Path) -> Non
     assert "2 statements; 2 rows changed" in result.stderr
 
 
+class ImportingNode:
+    """Plays the node's part of an import; `script` says what happens in between."""
+
+    def __init__(self, node: StandInNode) -> None:
+        self.node = node
+        self.uploaded = b""
+        self.calls: list[str] = []
+        self.told: dict[str, Any] = {"success": False, "error": "Not currently importing anything."}
+        self.fails: dict[str, Callable[[], tuple[int, object, dict[str, str]] | None]] = {}
+        self.ends: dict[str, Any] = {"status": "complete", "result": IMPORTED}
+        node.answer = self.answer
+
+    def answer(self, asked: Asked) -> tuple[int, object, dict[str, str]] | None:
+        action = "upload" if asked.method == "PUT" else asked.body["action"]
+        self.calls.append(action)
+        if action in self.fails:
+            return self.fails.pop(action)()
+        return 200, {"result": getattr(self, action)(asked), "success": True}, {}
+
+    def poll(self, _asked: Asked) -> dict[str, Any]:
+        if self.told.get("status") == "active" and "poll" in self.calls:
+            self.told |= self.ends
+        return self.told
+
+    def init(self, asked: Asked) -> dict[str, Any]:
+        self.filename = f"uuid.{asked.body['etag']}.sql"
+        return {
+            "success": True,
+            "filename": self.filename,
+            "upload_url": self.node.url + "/signed/imports/x?expires=1&signature=2",
+            "uploaded_bytes": len(self.uploaded),
+        }
+
+    def upload(self, asked: Asked) -> None:
+        start = asked.headers.get("content-range", "bytes 0-").split()[1].partition("-")[0]
+        assert int(start) == len(self.uploaded)
+        assert "authorization" not in asked.headers
+        self.uploaded += asked.body
+
+    def ingest(self, asked: Asked) -> dict[str, Any]:
+        assert asked.body["filename"] == self.filename
+        assert hashlib.md5(self.uploaded).hexdigest() == asked.body["etag"]
+        self.told = {
+            "success": True,
+            "status": "active",
+            "at_bookmark": BOOKMARK,
+            "filename": self.filename,
+            "progress": {"queries": 1, "bytes_done": 5, "bytes_total": 10},
+            "messages": ["Processed 1 queries."],
+        }
+        return dict(self.told)
+
+
+IMPORTED = {
+    "num_queries": 100,
+    "final_bookmark": BOOKMARK,
+    "meta": {"changes": 99, "rows_read": 98, "rows_written": 97, "duration": 2.5}
+    | {"served_by": "weur", "served_by_region": "WEUR"},
+}
+
+
 @pytest.fixture
-def large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of 100 lines that goes out in batches of ten."""
-    monkeypatch.setattr(execute_module, "ONE_REQUEST", Size(200, 1000))
-    monkeypatch.setattr(execute_module, "BATCH", Size(100, 1000))
-    monkeypatch.setattr(execute_module, "RETRY_PAUSE_S", 0.001)
+def importing(node: StandInNode, monkeypatch: pytest.MonkeyPatch) -> ImportingNode:
+    monkeypatch.setattr(execute_module, "REQUEST_CHARS_MAX", 200)
+    monkeypatch.setattr(loading, "RETRY_PAUSE_S", 0.001)
+    return ImportingNode(node)
+
+
+@pytest.fixture
+def large_file(tmp_path: Path) -> Path:
+    """A file of 100 lines, more than one request takes."""
     path = tmp_path / "large.sql"
     path.write_text("".join(f"SELECT {n:03};\n" for n in range(1, 101)))
     return path
 
 
-def test_large_file_is_many_transactions(node: StandInNode, large_file: Path) -> None:
-    node.answer = count_statements
-    result = load(node, large_file, "--json")
+def test_a_large_file_is_imported(importing: ImportingNode, large_file: Path) -> None:
+    result = load(importing.node, large_file, "--json", "--token", "d1s_" + "x" * 43)
+    assert result.exit_code == 0, result.output
+    assert importing.calls == ["poll", "init", "upload", "ingest", "poll"]
+    assert importing.uploaded == large_file.read_bytes()
     assert json.loads(result.stdout) == {
         "success": True,
         "statements": 100,
-        "transactions": len(node.asked),
-        "changes": 100,
-        "rows_read": 0,
-        "rows_written": 0,
-        "duration": 25.0,
+        "changes": 99,
+        "rows_read": 98,
+        "rows_written": 97,
+        "duration": 2.5,
         "bookmark": BOOKMARK,
     }
-    sent = [member["sql"] for asked in node.asked for member in asked.body["batch"]]
-    assert sent == [f"SELECT {n:03}" for n in range(1, 101)]
-    assert all(len(asked.body["batch"]) <= 10 for asked in node.asked)
-    assert len({asked.headers["idempotency-key"] for asked in node.asked}) == len(node.asked)
 
 
 @pytest.mark.parametrize(
-    ("more", "place"),
+    "sql",
     [
-        ({"statement": 3}, "large.sql:24: statement 24 failed: no such table"),
-        ({}, "large.sql:21: a statement in lines 21-30 failed: no such table"),
+        "BEGIN TRANSACTION; SELECT 1; COMMIT;",
+        f"SELECT '{'x' * 150_000}';",
+        "SELECT 1;" * 30,
     ],
+    ids=["transaction", "long statement", "long file"],
 )
-def test_failure_in_the_middle_says_where_and_what_stands(
-    node: StandInNode, large_file: Path, more: dict[str, object], place: str
+def test_what_a_request_does_not_take_is_imported(
+    importing: ImportingNode, tmp_path: Path, sql: str
 ) -> None:
-    def answer(asked: Asked) -> tuple[int, object, dict[str, str]]:
-        if len(node.asked) == 3:
-            return 400, refused(7500, "no such table: t: SQLITE_ERROR", **more), {}
-        return count_statements(asked)
+    path = tmp_path / "a.sql"
+    path.write_text(sql)
+    result = load(importing.node, path)
+    assert result.exit_code == 0, result.output
+    assert "100 statements; 99 rows changed" in result.stderr
 
-    node.answer = answer
-    result = load(node, large_file)
+
+def test_a_table_before_its_parent_is_imported(importing: ImportingNode, tmp_path: Path) -> None:
+    """A request undoes such a file; an import takes it."""
+    path = tmp_path / "a.sql"
+    path.write_text("INSERT INTO c VALUES (1)")
+    answer = importing.answer
+
+    def refuse_query(asked: Asked) -> tuple[int, object, dict[str, str]] | None:
+        if asked.path == "/db/shop/raw":
+            return 400, refused(7500, "no such table: main.p: SQLITE_ERROR"), {}
+        return answer(asked)
+
+    importing.node.answer = refuse_query
+    assert load(importing.node, path).exit_code == 0
+    assert importing.calls[-1] == "poll"
+
+
+def test_an_upload_that_breaks_off_goes_on(importing: ImportingNode, large_file: Path) -> None:
+    def break_off() -> None:
+        importing.uploaded = large_file.read_bytes()[:500]
+
+    importing.fails = {"upload": break_off}
+    assert load(importing.node, large_file).exit_code == 0
+    assert importing.calls == ["poll", "init", "upload", "poll", "init", "upload", "ingest", "poll"]
+    assert importing.uploaded == large_file.read_bytes()
+
+
+@pytest.mark.parametrize("lost", ["ingest", "poll"])
+def test_a_lost_answer_does_not_import_twice(
+    importing: ImportingNode, large_file: Path, lost: str
+) -> None:
+    """The node did what it was asked; what it does is asked about before it is begun again."""
+    answer = importing.answer
+
+    def lose(asked: Asked) -> tuple[int, object, dict[str, str]] | None:
+        told = answer(asked)
+        is_lost = lost in importing.calls[1:] and not importing.fails
+        importing.fails = {"x": lambda: None} if is_lost else importing.fails
+        return None if is_lost else told
+
+    importing.node.answer = lose
+    result = load(importing.node, large_file)
+    assert result.exit_code == 0, result.output
+    assert importing.calls.count("ingest") == 1
+    assert "100 statements" in result.stderr
+
+
+def test_an_import_that_the_node_interrupted_is_begun_again(
+    importing: ImportingNode, large_file: Path
+) -> None:
+    interrupted = {"status": "error", "error": INTERRUPTED}
+    importing.ends = interrupted
+    ingest = importing.ingest
+
+    def second_try(asked: Asked) -> dict[str, Any]:
+        importing.ends = {"status": "complete", "result": IMPORTED}
+        return ingest(asked)
+
+    def first_try(asked: Asked) -> dict[str, Any]:
+        importing.ingest = second_try  # type: ignore[method-assign]
+        told = ingest(asked)
+        importing.uploaded = b""  # the stand-in does not know that it has the file
+        return told
+
+    importing.ingest = first_try  # type: ignore[method-assign]
+    assert load(importing.node, large_file).exit_code == 0
+    assert importing.calls.count("ingest") == 2
+
+
+def test_a_refused_import_says_where(importing: ImportingNode, large_file: Path) -> None:
+    importing.ends = {
+        "status": "error",
+        "error": "no such table: t: SQLITE_ERROR",
+        "messages": ["Processed 3 queries.", "statement 4, line 7"],
+    }
+    result = load(importing.node, large_file)
     assert result.exit_code == 1
-    assert place in result.stderr
-    assert "Applied: lines 1-20 (20 statements in 2 transactions)" in result.stderr
-    assert "The failed batch was rolled back" in result.stderr
+    assert "large.sql: statement 4, line 7: no such table: t: SQLITE_ERROR" in result.stderr
+    assert "Nothing was applied: the file is one transaction" in result.stderr
+
+
+def test_a_refused_upload_is_said(importing: ImportingNode, large_file: Path) -> None:
+    importing.fails = {"upload": lambda: (400, refused(7400, "the MD5 is wrong"), {})}
+    result = load(importing.node, large_file)
+    assert result.exit_code == 1
+    assert "the MD5 is wrong" in result.stderr
 
 
 def test_failure_in_a_small_file_leaves_nothing(node: StandInNode, tmp_path: Path) -> None:
@@ -329,35 +476,6 @@ def test_failure_in_a_small_file_leaves_nothing(node: StandInNode, tmp_path: Pat
     result = load(node, path)
     assert "a.sql:3: statement 1 failed: no such table: nope: SQLITE_ERROR" in result.stderr
     assert "Nothing was applied: the file is one transaction" in result.stderr
-
-
-def test_lost_answer_is_asked_for_again_under_the_same_key(
-    node: StandInNode, large_file: Path
-) -> None:
-    """A node that restarts in the middle of a load does not end it, and nothing counts twice."""
-
-    def answer(asked: Asked) -> tuple[int, object, dict[str, str]] | None:
-        if len(node.asked) == 2:
-            return None
-        if len(node.asked) == 3:
-            return 503, refused(7500, "restarting"), {"x-should-retry": "true"}
-        return count_statements(asked)
-
-    node.answer = answer
-    assert load(node, large_file).exit_code == 0
-    keys = [asked.headers["idempotency-key"] for asked in node.asked]
-    assert keys[1] == keys[2] == keys[3]
-    assert len(set(keys)) == len(keys) - 2
-
-
-def test_answer_that_never_comes_says_that_the_outcome_is_unknown(
-    node: StandInNode, large_file: Path
-) -> None:
-    node.answer = lambda asked: count_statements(asked) if len(node.asked) == 1 else None
-    result = load(node, large_file)
-    assert result.exit_code == 1
-    assert "Applied: lines 1-10 (10 statements in 1 transactions)" in result.stderr
-    assert "Whether lines 11-20 were applied is not known" in result.stderr
 
 
 def test_file_without_statements_is_refused(node: StandInNode, tmp_path: Path) -> None:
@@ -374,27 +492,6 @@ def test_standard_input_is_a_file_too(node: StandInNode) -> None:
     result = d1server("execute", "shop", "-f", "-", "--url", node.url, stdin="SELECT 1;")
     assert result.exit_code == 0, result.output
     assert node.asked[0].body == {"batch": [{"sql": "SELECT 1"}]}
-
-
-def statement(number: int, chars: int) -> FileStatement:
-    return FileStatement(number, number, "x" * chars)
-
-
-def cut(sizes: list[int]) -> list[tuple[int, bool]]:
-    statements = (statement(number, chars) for number, chars in enumerate(sizes, start=1))
-    found: list[Batch] = list(batches(statements, Size(100, 15), Size(30, 5)))
-    return [(len(batch.statements), batch.is_only) for batch in found]
-
-
-def test_batches_are_one_if_small_and_bounded_if_not() -> None:
-    assert cut([]) == []
-    assert cut([100]) == [(1, True)]
-    assert cut([50, 50]) == [(2, True)]
-    assert cut([10] * 11) == [(3, False), (3, False), (3, False), (2, False)]
-    assert cut([101]) == [(1, False)]
-    assert cut([20, 90, 5, 5]) == [(1, False), (1, False), (2, False)]
-    assert cut([1] * 15) == [(15, True)]
-    assert cut([1] * 17) == [(5, False), (5, False), (5, False), (2, False)]
 
 
 @pytest.mark.parametrize(
