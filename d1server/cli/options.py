@@ -53,9 +53,7 @@ class Wishes:
     def connect(self) -> NodeConnection:
         """Return a connection to the node; it opens with its first call."""
         try:
-            return NodeConnection(
-                self.node_url(), token=self.access_token(), tls_ca=self.ca_file()
-            )
+            return NodeConnection(self.node_url(), token=self.access_token(), tls_ca=self.ca_file())
         except TlsInvalid as exc:
             raise click.UsageError(str(exc)) from exc
 
