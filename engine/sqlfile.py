@@ -13,6 +13,7 @@ from typing import BinaryIO, Final, NamedTuple
 from engine.sqltext import opening_of_comment, spans
 
 READ_BYTES: Final = 256 * 1024
+_LONG_CHARS: Final = 64 * 1024
 STATEMENT_CHARS_MAX: Final = 16 * 1024 * 1024  # far beyond what any node takes
 
 
@@ -54,6 +55,11 @@ class StatementReader:
         """The line that has been read last."""
         return self._line + self._text.count("\n")
 
+    @property
+    def is_between(self) -> bool:
+        """Nothing has been read that waits for its end."""
+        return not self._text
+
     def feed(self, text: str) -> Iterator[FileStatement]:
         """Yield the statements that this text completes; to be taken all before the next call."""
         self._text += text
@@ -67,7 +73,7 @@ class StatementReader:
                 "the statement that begins here is longer than"
                 f" {self._statement_chars_max} characters; is a quote left open?",
             )
-        is_long = self._number == before
+        is_long = self._number == before and len(self._text) > _LONG_CHARS
         self._look_at_chars = min(2 * len(self._text), self._statement_chars_max) if is_long else 0
 
     def finish(self) -> Iterator[FileStatement]:

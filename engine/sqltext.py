@@ -79,6 +79,12 @@ def is_transaction(sql: str) -> bool:
     return _TRANSACTION.fullmatch(sql) is not None
 
 
+def is_complete(text: str) -> bool:
+    """Whether every statement in a text has its semicolon."""
+    ends = [end for _, end in spans(text)]
+    return not ends or ends[-1] < len(text)
+
+
 def opening_of_comment(text: str) -> str | None:
     """What may stand for a text of nothing but blanks and comments, before more of it.
 

@@ -17,6 +17,7 @@ from d1server.cli.migrations import migrations
 from d1server.cli.nodes import dev, primary, replica
 from d1server.cli.options import common_options
 from d1server.cli.output import Failure, advice
+from d1server.cli.shell import shell
 from d1server.cli.status import status as status_command
 from d1server.cli.tokens import tokens
 
@@ -48,6 +49,7 @@ for command in (
     execute_command,
     export_command,
     migrations,
+    shell,
     status_command,
     tokens,
 ):
