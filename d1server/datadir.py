@@ -108,6 +108,20 @@ def open_data_dir(path: Path, role: str, disk: Disk) -> Iterator[DataDir]:
         os.close(lock)
 
 
+@contextmanager
+def private_files() -> Iterator[None]:
+    """What this process makes in the block is its user's alone; for the whole process.
+
+    A node's folder holds the databases, the hashes of the access tokens (which are the keys of
+    the replication link) and the key of signed URLs.
+    """
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def _holder(lock: int) -> str:
     text = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
     return f" (pid {text})" if text.isdigit() else ""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Final
 
 from d1server.access import Level
 from d1server.permissions import refuse_read
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 _DOUBT_S = 0.1  # a bookmark that the primary has not told of by then is asked about
 _FORWARD_MARGIN_S = 5.0  # on top of the primary's own deadline
 HOPS_MAX = 1
+_READ: Final = Level.READ  # looked up once: members of an enumeration cost 0.15 us each time
 
 
 class ReplicaQueries:
@@ -63,7 +65,7 @@ class ReplicaQueries:
         opened = database.demand.current
         if opened is None or request.constraint in (Constraint.NONE, Constraint.PRIMARY):
             return None
-        if not request.grant.may(Level.READ, database.uuid):
+        if not request.grant.may(_READ, database.uuid):
             return None
         database.demand.touch()
         try:

@@ -72,7 +72,7 @@ def read_tokens(found: StatementResult) -> Iterator[AccessToken]:
         values = dict(zip(found.columns, row, strict=True))
         try:
             yield _token(values)
-        except (KeyError, TypeError, ValueError) as exc:
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
             # It may be a newer program's: it grants nothing here, and is still there.
             logger.warning("token %r of the catalog cannot be read: %r", values.get("id"), exc)
             yield AccessToken(

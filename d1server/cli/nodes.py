@@ -97,6 +97,7 @@ def run(config: NodeConfig, stop_with_stdin: bool) -> None:
     """Run the node until a signal; a fault of its surroundings becomes a message."""
     import uvloop
 
+    from d1server.datadir import private_files
     from d1server.logs import configure_logs
     from d1server.node import run_node
 
@@ -105,7 +106,8 @@ def run(config: NodeConfig, stop_with_stdin: bool) -> None:
     if stop_with_stdin:
         main = with_stdin(main)
     try:
-        run_until_signalled(main, loop_factory=uvloop.new_event_loop)
+        with private_files():
+            run_until_signalled(main, loop_factory=uvloop.new_event_loop)
     except Exception as exc:
         raise refusal_to_start(exc, config) from exc
 

@@ -145,14 +145,15 @@ def call(data_dir: Path | None, method: str, token_id: str = "", body: object = 
 
 def call_offline(data_dir: Path, op: str, token_id: str, body: bytes) -> Reply:
     """Run the call in the folder; what is wrong with it becomes a message."""
-    from d1server.datadir import DataDirRefused
+    from d1server.datadir import DataDirRefused, private_files
     from d1server.offline import administer_offline
     from engine.errors import EngineError
 
     if op != "token-create" and not (data_dir / "node.toml").exists():
         raise Failure(f"{data_dir} is no data directory of a node")
     try:
-        answer = asyncio.run(administer_offline(data_dir, op, name=token_id, body=body))
+        with private_files():
+            answer = asyncio.run(administer_offline(data_dir, op, name=token_id, body=body))
     except DataDirRefused as exc:
         raise Failure(
             f"{exc}. Access tokens are kept by the primary: ask a running one with --url and a "
