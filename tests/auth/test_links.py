@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from d1server.access import Grant, Level, new_text
+from d1server.access import Grant, Level, NotAdmitted, new_text
 from d1server.link import PeerLink, listen
 from d1server.offline import administer_offline
 from d1server.query import BOOKMARK_OP, Answer
@@ -212,6 +212,31 @@ async def test_last_use_on_a_replica_is_shown_everywhere(cluster: Cluster, tmp_p
     assert shown[reader["id"]] is not None
     assert shown[replicate["id"]].startswith("20")  # not in the year 33658
     await until(lambda: not replica.replica.access.untold_uses(), "the news of it")
+
+
+async def test_revocation_is_answered_when_the_replica_has_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Method: nothing reaches the replica for a while; the answer waits, and then holds there."""
+    replicate = await made(tmp_path, "replicate")
+    reader = await made(tmp_path, "read")
+    primary = await cluster.add_primary()
+    replica = await cluster.add_replica(replication_token=replicate["token"])
+    await until(lambda: any(replica.replica.access.tokens), "the tokens")
+    with replica.link.held(to_primary=False):
+        revoking = asyncio.create_task(administer(primary, "token-revoke", reader["id"]))
+        await until(lambda: not _is_live(primary, reader), "the commit")
+        await settle()
+        assert not revoking.done()
+        assert _is_live(replica, reader)
+    await revoking
+    assert not _is_live(replica, reader)
+
+
+def _is_live(node: NodeUnderTest, token: dict[str, Any]) -> bool:
+    with contextlib.suppress(NotAdmitted):
+        return node.node.access.admit(f"Bearer {token['token']}").level > Level.NONE
+    return False
 
 
 # --- somebody in between
