@@ -133,7 +133,11 @@ class Imports:
         job = Import(secrets.token_hex(16), filename, database.durable.text, source=source)
         job.bytes_total = source.path.stat().st_size
         self._newest[database.uuid] = job
-        await self._save(entry, job)
+        try:
+            await self._save(entry, job)
+        except BaseException:
+            del self._newest[database.uuid]
+            raise
         job.task = self._spawn(self._run(database, entry, job), f"import:{database.uuid.hex()}")
         return job
 
