@@ -22,6 +22,16 @@ CREATE TABLE IF NOT EXISTS imports (
     database TEXT PRIMARY KEY, id TEXT NOT NULL, filename TEXT NOT NULL, bookmark TEXT NOT NULL,
     status TEXT NOT NULL, error TEXT NOT NULL, result TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS queries (
+    database TEXT, hour INTEGER, query TEXT, count INTEGER, duration_ms REAL, rows_read INTEGER,
+    rows_written INTEGER, rows_returned INTEGER, last_seen INTEGER,
+    PRIMARY KEY (database, hour, query)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS usage (
+    database TEXT, hour INTEGER, reads INTEGER, writes INTEGER, rows_read INTEGER,
+    rows_written INTEGER, duration_ms REAL, response_bytes INTEGER, buckets TEXT,
+    PRIMARY KEY (database, hour)
+) WITHOUT ROWID;
 """
 
 

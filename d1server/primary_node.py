@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -27,6 +27,7 @@ from d1server.config import NodeConfig
 from d1server.datadir import DataDir
 from d1server.exposure import check_exposure, may_be_open
 from d1server.idle import close_idle
+from d1server.insights import Insights
 from d1server.link import PeerLink, listen
 from d1server.nodedb import open_node_db
 from d1server.primary_administration import Administration
@@ -71,7 +72,8 @@ class PrimaryNode:
         self._being_deleted: set[bytes] = set()
         self._started_at = time.time()
         served = ServedBy(config.name, config.region, is_primary=True)
-        self._queries = PrimaryQueries(self.find, served)
+        self._insights = Insights(self._sizes)
+        self._queries = PrimaryQueries(self.find, served, self._insights.statistics)
         self._administration = Administration(self)
         self._transfers = Transfers(
             data,
@@ -115,6 +117,7 @@ class PrimaryNode:
                 async with (
                     open_node_db(self._data.path / "node.db") as db,
                     self._transfers.opened(db),
+                    self._insights.running(db),
                 ):
                     yield
             finally:
@@ -323,6 +326,17 @@ class PrimaryNode:
     async def administer(self, request: AdminRequest) -> Answer:
         """Run one administration call, to its end also when the client hangs up."""
         return await until_done(asyncio.ensure_future(self._administration.answer(request)))
+
+    @property
+    def insights(self) -> Insights:
+        """What queries have cost."""
+        return self._insights
+
+    def _sizes(self) -> Iterator[tuple[bytes, str, int]]:
+        for entry in self._catalog.by_uuid.values():
+            database = self._databases.get(entry.uuid)
+            if database is not None:
+                yield entry.uuid, entry.id, database.ends.page_count * PAGE_SIZE
 
     @property
     def transfers(self) -> Transfers:

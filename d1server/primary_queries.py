@@ -11,6 +11,7 @@ from d1server.query import Answer, Constraint, PendingAnswer, QueryRequest
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.results import State, encode, to_answer
 from d1server.router import BookmarkAge, age_of
+from d1server.statistics import QueryStatistics
 from d1server.web.errors import Fault, refuse
 from engine.errors import DatabaseDamaged, EngineError
 from engine.transaction import Step, steps_of, writes
@@ -28,10 +29,16 @@ _EDIT: Final = Level.EDIT
 class PrimaryQueries:
     """The primary's `QueryService`."""
 
-    def __init__(self, find: Callable[[str], PrimaryDatabase | None], served: ServedBy) -> None:
+    def __init__(
+        self,
+        find: Callable[[str], PrimaryDatabase | None],
+        served: ServedBy,
+        statistics: QueryStatistics,
+    ) -> None:
         """Serve the databases that `find` knows by name."""
         self._find = find
         self._served = served
+        self._statistics = statistics
 
     def answer_now(self, request: QueryRequest) -> Answer | PendingAnswer | None:
         """Serve a short read that sees only durable commits, or begin a short write."""
@@ -59,7 +66,21 @@ class PrimaryQueries:
         # A commit on a thread may have been seen: then the long way waits for it.
         if opened.log.head is not head or not opened.committer.is_settled:
             return None
-        return to_answer(results, request, self._served, State(head, opened.committer.page_count))
+        state = State(head, opened.committer.page_count)
+        return self._counted(request, steps, results, state, opened)
+
+    def _counted(
+        self,
+        request: QueryRequest,
+        steps: list[Step],
+        results: list[StatementResult],
+        state: State,
+        opened: OpenPrimary,
+    ) -> Answer:
+        """The answer to a request that was run, counted."""
+        answer = to_answer(results, request, self._served, state)
+        self._statistics.note(opened.live.uuid, steps, results, len(answer.body))
+        return answer
 
     def _write_now(
         self, request: QueryRequest, steps: list[Step], opened: OpenPrimary
@@ -81,7 +102,7 @@ class PrimaryQueries:
                 return
             state = State(written.bookmark, written.page_count)
             try:
-                answer = to_answer(written.results, request, self._served, state)
+                answer = self._counted(request, steps, written.results, state, opened)
             except Exception as exc:  # the flusher, which calls this, has others to tell
                 answer = answer_refusal(exc)
             pending.deliver(answer)
@@ -127,7 +148,8 @@ class PrimaryQueries:
             raise
         finally:
             seen = await opened.committer.wait_durable()
-        return to_answer(results, request, self._served, State(seen, opened.committer.page_count))
+        state = State(seen, opened.committer.page_count)
+        return self._counted(request, steps, results, state, opened)
 
     async def _write(self, request: QueryRequest, steps: list[Step], opened: OpenPrimary) -> Answer:
         committer = opened.committer
@@ -142,7 +164,7 @@ class PrimaryQueries:
         if written.replayed is not None:
             return Answer(200, written.replayed, written.bookmark.text)
         state = State(written.bookmark, written.page_count)
-        return to_answer(written.results, request, self._served, state)
+        return self._counted(request, steps, written.results, state, opened)
 
     def _encode_keyed(
         self, request: QueryRequest, state: State, results: list[StatementResult]

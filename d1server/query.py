@@ -26,6 +26,7 @@ from proto.api import Dialect, Shape
 
 if TYPE_CHECKING:
     from d1server.access import Access, Grant
+    from d1server.insights import Insights
     from d1server.transfers import Transfers
     from proto.api import Statement
     from proto.tokens import Bookmark
@@ -168,6 +169,10 @@ class NodeView(Protocol):
 
     def readiness(self) -> tuple[bool, list[str]]:
         """Return whether the node may be sent requests, and why not."""
+
+    @property
+    def insights(self) -> Insights | None:
+        """What its queries have cost; None: it does not count."""
 
     @property
     def transfers(self) -> Transfers | None:

@@ -5,7 +5,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -17,7 +17,9 @@ from d1server.config import NodeConfig
 from d1server.datadir import DataDir
 from d1server.exposure import NodeExposed, check_exposure, may_be_open
 from d1server.idle import close_idle
+from d1server.insights import Insights
 from d1server.link import PeerLink, dial
+from d1server.nodedb import open_node_db
 from d1server.query import AdminRequest, Answer
 from d1server.refusals import answer_refusal
 from d1server.replica_queries import ReplicaQueries
@@ -64,10 +66,12 @@ class ReplicaNode:
         self._tls = config.tls.for_primary()
         self._receiver = Receiver(self._dial, self, _credential(config))
         self._hooks = ReplicaHooks(on_moved=self._on_moved, follow=self._follow_one)
+        self._insights = Insights(self._sizes)
         self._queries = ReplicaQueries(
             self.find_served,
             self._receiver.forwarder,
             ServedBy(config.name, config.region, is_primary=False),
+            self._insights.statistics,
             read_wait_s=config.read_wait_s,
             query_deadline_s=config.query_deadline_s,
         )
@@ -99,7 +103,11 @@ class ReplicaNode:
             "idle databases",
         )
         try:
-            yield
+            async with (
+                open_node_db(self._data.path / "node.db") as db,
+                self._insights.running(db),
+            ):
+                yield
         finally:
             self._receiver.say_goodbye("the replica is stopping")
             following.cancel()
@@ -274,6 +282,17 @@ class ReplicaNode:
     def queries(self) -> ReplicaQueries:
         """Where queries go."""
         return self._queries
+
+    @property
+    def insights(self) -> Insights:
+        """What the queries that were run here have cost."""
+        return self._insights
+
+    def _sizes(self) -> Iterator[tuple[bytes, str, int]]:
+        for entry in self._catalog.by_uuid.values():
+            database = self._databases.get(entry.uuid)
+            if database is not None:
+                yield entry.uuid, entry.id, database.page_count * PAGE_SIZE
 
     @property
     def transfers(self) -> None:

@@ -13,6 +13,7 @@ from d1server.query import BOOKMARK_OP, Answer, Constraint, OnTimeout, QueryRequ
 from d1server.refusals import answer_refusal
 from d1server.results import State, to_answer, to_reply_answer
 from d1server.router import BookmarkAge, Route, age_of, route_on_replica
+from d1server.statistics import QueryStatistics
 from d1server.web.errors import Fault, refuse
 from engine.errors import (
     DatabaseClosed,
@@ -22,7 +23,7 @@ from engine.errors import (
 )
 from engine.ondemand import Retired
 from engine.transaction import Step, steps_of, writes
-from proto.api import ServedBy
+from proto.api import ServedBy, StatementResult
 from proto.errors import RequestInvalid
 from proto.messages import Forward, Reply
 from proto.tokens import Bookmark
@@ -46,6 +47,7 @@ class ReplicaQueries:
         find: Callable[[str], ReplicaDatabase | None],
         forwarder: Forwarder,
         served: ServedBy,
+        statistics: QueryStatistics,
         *,
         read_wait_s: float,
         query_deadline_s: float,
@@ -54,6 +56,7 @@ class ReplicaQueries:
         self._find = find
         self._forwarder = forwarder
         self._served = served
+        self._statistics = statistics
         self._read_wait_s = read_wait_s
         self._forward_s = query_deadline_s + _FORWARD_MARGIN_S
 
@@ -77,7 +80,20 @@ class ReplicaQueries:
             results = opened.reads.now(steps)
         except EngineError:
             return None  # the long way finds the same error, or has the time
-        return to_answer(results, request, self._served, _state(database, opened))
+        return self._counted(request, steps, results, _state(database, opened), database)
+
+    def _counted(
+        self,
+        request: QueryRequest,
+        steps: list[Step],
+        results: list[StatementResult],
+        state: State,
+        database: ReplicaDatabase,
+    ) -> Answer:
+        """The answer to a read that was run here, counted."""
+        answer = to_answer(results, request, self._served, state)
+        self._statistics.note(database.uuid, steps, results, len(answer.body))
+        return answer
 
     async def answer(self, request: QueryRequest) -> Answer:
         """Serve whatever the request is."""
@@ -160,7 +176,7 @@ class ReplicaQueries:
     ) -> Answer:
         results = await opened.reads.run(steps)
         state = _state(database, opened, waited_ms)
-        return to_answer(results, request, self._served, state)
+        return self._counted(request, steps, results, state, database)
 
     async def _wait(self, request: QueryRequest, database: ReplicaDatabase) -> Answer | None:
         """Wait for the bookmark. None: serve now; else the answer that the policy gives."""

@@ -13,6 +13,7 @@ from d1server.call import AnswerForeign, NodeRefused, NodeUnreachable
 from d1server.cli.databases import databases
 from d1server.cli.execute import execute as execute_command
 from d1server.cli.export import export as export_command
+from d1server.cli.insights import insights
 from d1server.cli.migrations import migrations
 from d1server.cli.nodes import dev, primary, replica
 from d1server.cli.options import common_options
@@ -48,6 +49,7 @@ for command in (
     databases,
     execute_command,
     export_command,
+    insights,
     migrations,
     shell,
     status_command,

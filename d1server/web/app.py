@@ -24,6 +24,7 @@ from d1server.web.handed import HandedConnection
 from d1server.web.head import SHAPES
 from d1server.web.headers import read_wishes
 from d1server.web.health import HealthRoutes
+from d1server.web.insights import InsightRoutes
 from d1server.web.limits import ADMIN_BODY_BYTES_MAX
 from d1server.web.query_head import QueryHead
 from d1server.web.response import to_response
@@ -67,6 +68,7 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
         *RestRoutes(node, front).routes(),
         *BindingRoutes(node, front).routes(),
         *TransferRoutes(node, front).routes(),
+        *InsightRoutes(node, front).routes(),
     ]
     for method, path, handler, bytes_max in routes:
         on_expect = _on_expect(front, bytes_max or front.limits.body_bytes_max)

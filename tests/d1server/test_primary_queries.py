@@ -12,6 +12,7 @@ import pytest
 from d1server.primary_queries import PrimaryQueries
 from d1server.query import Answer, PendingAnswer, QueryRequest, answered
 from d1server.results import to_answer
+from d1server.statistics import QueryStatistics
 from proto.api import ServedBy
 from proto.tokens import Bookmark
 from tests.cluster.running_cluster import request_of
@@ -30,7 +31,7 @@ class Asked:
         self.disk = disk
         served = ServedBy("primary", "ENAM", is_primary=True)
         self.queries = PrimaryQueries(
-            lambda name: made.database if name == "shop" else None, served
+            lambda name: made.database if name == "shop" else None, served, QueryStatistics()
         )
 
     def now(self, sql: str, session: Bookmark | None = None) -> Answer | PendingAnswer | None:

@@ -110,6 +110,7 @@ class MemoryNode:
         return not self.reasons, self.reasons
 
     transfers = None
+    insights = None
 
     async def administer(self, request: AdminRequest) -> Answer:
         self.administered.append(request)

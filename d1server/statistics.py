@@ -1,0 +1,130 @@
+"""What the queries of each database cost, counted as they run.
+
+On the path of every query, so a statement costs well below a microsecond: one lookup by its
+text and a few additions. Texts are brought to their common form (`statement_text.py`) when
+they are first seen; times of day are not looked at. `take` gives what was counted since it
+gave last, to be stored (`insights.py`).
+
+Bounds: `TEXTS_MAX` statements of a database between two calls of `take`; what comes beyond
+is counted together, as OTHERS.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import frexp, ldexp
+from typing import Final
+
+from d1server.statement_text import normalised
+from engine.transaction import Step
+from proto.api import StatementResult
+
+TEXTS_MAX: Final = 1000
+OTHERS: Final = "(other statements)"
+BUCKETS: Final = 40
+"""Of a batch's time: bucket b holds those up to 2 ** (b - 20) ms, the last one all longer ones."""
+_BUCKET_OF_ONE: Final = 20
+_LONG_MS: Final = float(2 ** (BUCKETS - _BUCKET_OF_ONE - 2))
+
+
+class StatementCosts:
+    """What one statement has cost."""
+
+    __slots__ = (
+        "count",
+        "duration_ms",
+        "query",
+        "rows_read",
+        "rows_returned",
+        "rows_written",
+        "writes",
+    )
+
+    def __init__(self, query: str) -> None:
+        """Count the statements of this text."""
+        self.query = query
+        self.count = 0
+        self.writes = 0
+        self.duration_ms = 0.0
+        self.rows_read = 0
+        self.rows_written = 0
+        self.rows_returned = 0
+
+
+class DatabaseCosts:
+    """What the queries of one database have cost."""
+
+    __slots__ = ("_by_query", "buckets", "by_text", "response_bytes")
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.by_text: dict[str, StatementCosts] = {}
+        self._by_query: dict[str, StatementCosts] = {}
+        self.response_bytes = 0
+        self.buckets = [0] * BUCKETS  # of the times of batches
+
+    def statement(self, sql: str) -> StatementCosts:
+        """The costs of a text that is not in `by_text`."""
+        query = normalised(sql) if len(self._by_query) < TEXTS_MAX else OTHERS
+        costs = self._by_query.get(query)
+        if costs is None:
+            costs = self._by_query[query] = StatementCosts(query)
+        if len(self.by_text) < TEXTS_MAX:
+            self.by_text[sql] = costs
+        return costs
+
+    @property
+    def statements(self) -> Iterable[StatementCosts]:
+        """One for each text."""
+        return self._by_query.values()
+
+
+class QueryStatistics:
+    """See the module's head; on the event loop."""
+
+    def __init__(self) -> None:
+        """Nothing is counted yet."""
+        self._databases: dict[bytes, DatabaseCosts] = {}
+
+    def note(
+        self,
+        database: bytes,
+        steps: Sequence[Step],
+        results: Sequence[StatementResult],
+        response_bytes: int,
+    ) -> None:
+        """Count one request that was run."""
+        costs = self._databases.get(database)
+        if costs is None:
+            costs = self._databases[database] = DatabaseCosts()
+        by_text = costs.by_text
+        total_ms = 0.0
+        for at, result in enumerate(results):
+            sql = steps[at][0]
+            one = by_text.get(sql)
+            if one is None:
+                one = costs.statement(sql)
+            duration_ms = result.duration_ms
+            total_ms += duration_ms
+            one.count += 1
+            one.duration_ms += duration_ms
+            one.rows_read += result.rows_read
+            one.rows_returned += len(result.rows)
+            if result.changed_db:
+                one.writes += 1
+                one.rows_written += result.rows_written
+        costs.response_bytes += response_bytes
+        costs.buckets[frexp(total_ms)[1] + _BUCKET_OF_ONE if total_ms < _LONG_MS else -1] += 1
+
+    def take(self) -> dict[bytes, DatabaseCosts]:
+        """What was counted since the last call."""
+        taken, self._databases = self._databases, {}
+        return taken
+
+
+def quantile(buckets: Sequence[int], share: float) -> float:
+    """About how long the fastest `share` of the batches took at most, in ms."""
+    wanted, seen = sum(buckets) * share, 0
+    for bucket, count in enumerate(buckets):
+        seen += count
+        if seen >= wanted and seen:
+            return ldexp(1.0, bucket - _BUCKET_OF_ONE)
+    return 0.0

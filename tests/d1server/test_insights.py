@@ -1,0 +1,138 @@
+"""Query statistics of real nodes: counted where a query ran, kept, and asked for by GraphQL."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from d1server import insights as insights_module
+from d1server.access import EVERYTHING, NOBODY, Grant
+from d1server.cli import command_line
+from d1server.cli.insights import COLUMNS
+from tests.cluster.running_cluster import NodeUnderTest, running_cluster
+from tests.web.real_nodes import open_pair
+
+QUERIES = """query getD1QueriesOverviewQuery($filter: ZoneWorkersRequestsFilter_InputObject) {
+  viewer { accounts(filter: {accountTag: "x"}) {
+    d1QueriesAdaptiveGroups(limit: 5, filter: $filter, orderBy: [sum_rowsWritten_DESC]) {
+      sum { rowsRead rowsWritten } avg { rowsReturned } count dimensions { query databaseId }
+} } } }"""
+OVERVIEW = """{ viewer { accounts {
+  d1AnalyticsAdaptiveGroups(limit: 10000) {
+    sum { readQueries writeQueries rowsRead rowsWritten queryBatchResponseBytes }
+    quantiles { queryBatchTimeMsP90 } dimensions { databaseId } }
+  d1StorageAdaptiveGroups { max { databaseSizeBytes } dimensions { databaseId } }
+} } }"""
+
+
+async def ask(
+    node: NodeUnderTest, query: str, grant: Grant = EVERYTHING, **filters: str
+) -> dict[str, Any]:
+    body = {"query": query, "variables": {"filter": {"AND": [filters]}}}
+    answer = await node.node.insights.graphql(json.dumps(body).encode(), grant)
+    assert answer.status == 200
+    told = json.loads(answer.body)
+    assert told["errors"] is None, told
+    account: dict[str, Any] = told["data"]["viewer"]["accounts"][0]
+    return account
+
+
+async def test_each_node_tells_what_it_ran(tmp_path: Path) -> None:
+    """Without values, over a restart, and only of databases that the caller may read."""
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        replica = await cluster.add_replica()
+        await cluster.create()
+        await primary.run("CREATE TABLE t(a); INSERT INTO t VALUES (1), (2)")
+        await cluster.caught_up()
+        for number in range(3):
+            reply = await replica.sql(
+                f"SELECT a FROM t WHERE a > {number}", session="first-unconstrained"
+            )
+            assert reply.status == 200
+            await primary.sql("SELECT count(*) FROM t WHERE a = ?", number)
+        assert (await primary.sql("SELEC")).status == 400
+        found = (await ask(replica, QUERIES))["d1QueriesAdaptiveGroups"]
+        assert [(row["dimensions"]["query"], row["count"]) for row in found] == [
+            ("SELECT a FROM t WHERE a > ?", 3)
+        ]
+        assert (found[0]["sum"]["rowsRead"], found[0]["avg"]["rowsReturned"]) == (3, 1)
+
+        for _ in range(2):  # and after a restart
+            key = (await ask(primary, QUERIES))["d1QueriesAdaptiveGroups"][0]["dimensions"][
+                "databaseId"
+            ]
+            found = (await ask(primary, QUERIES, databaseId=key))["d1QueriesAdaptiveGroups"]
+            assert [(row["dimensions"]["query"], row["count"]) for row in found] == [
+                ("INSERT INTO t VALUES (?), ...", 1),
+                ("CREATE TABLE t(a)", 1),
+                ("SELECT count(*) FROM t WHERE a = ?", 3),
+            ]
+            told = await ask(primary, OVERVIEW)
+            sums = told["d1AnalyticsAdaptiveGroups"][0]["sum"]
+            assert (sums["readQueries"], sums["writeQueries"], sums["rowsWritten"]) == (3, 2, 2)
+            assert sums["queryBatchResponseBytes"] > 500
+            assert told["d1AnalyticsAdaptiveGroups"][0]["quantiles"]["queryBatchTimeMsP90"] > 0
+            size = told["d1StorageAdaptiveGroups"][0]["max"]["databaseSizeBytes"]
+            assert size == primary.shown()["size_bytes"]
+            await primary.stop()
+            await cluster.start_primary()
+        assert (await ask(primary, OVERVIEW, NOBODY))["d1StorageAdaptiveGroups"] == []
+        assert (await ask(primary, QUERIES, NOBODY))["d1QueriesAdaptiveGroups"] == []
+
+
+async def test_statistics_are_bounded(tmp_path: Path, monkeypatch: Any) -> None:
+    """The oldest and cheapest rows go; a deleted database's counts are not stored any more."""
+    monkeypatch.setattr(insights_module, "ROWS_MAX", 3)
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        for number in range(6):
+            await primary.sql(f"SELECT {'a.' * 0}count(*) AS n{number}")
+        insights = primary.primary.insights
+        await insights.store()
+        await insights.db.run("UPDATE queries SET duration_ms = count + length(query)")
+        await insights.db.run("UPDATE queries SET hour = hour - 1 WHERE query LIKE '%n5'")
+        insights._pruned_at = 0
+        await insights.store()
+        rows = await insights.db.rows("SELECT query FROM queries ORDER BY query")
+        assert len(rows) == 3
+        assert ("SELECT count(*) AS n5",) not in rows
+        await primary.sql("SELECT 1")
+        await primary.administer("delete", "shop")
+        await insights.store()
+        assert await insights.db.rows("SELECT * FROM queries WHERE query = 'SELECT ?'") == []
+
+
+async def test_bad_queries_are_told_as_graphql_does(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        for body in (b"", b"{}", b'{"query":5}', b'{"query":"{ nope }"}', b'{"query":"\xff"}'):
+            answer = await primary.primary.insights.graphql(body, EVERYTHING)
+            told = json.loads(answer.body)
+            assert (answer.status, told["data"]) == (200, None)
+            assert told["errors"][0]["message"]
+
+
+async def test_the_command_shows_the_costliest(tmp_path: Path) -> None:
+    async with open_pair(tmp_path) as (primary, _):
+
+        async def d1server(*words: str) -> Any:
+            line = [*words, "--url", f"http://{primary}"]
+            return await asyncio.to_thread(CliRunner().invoke, command_line, line)
+
+        await d1server("db", "create", "shop")
+        assert "nothing has been run" in (await d1server("insights", "shop")).stderr
+        sql = "CREATE TABLE t(a); INSERT INTO t VALUES (1), (2); SELECT a FROM t WHERE a = 1"
+        assert (await d1server("execute", "shop", "-c", sql)).exit_code == 0
+        done = await d1server("insights", "shop", "--sort-by", "writes", "--limit", "1", "--json")
+        assert done.exit_code == 0, done.output
+        (found,) = json.loads(done.stdout)
+        assert (found["query"], found["rows_written"]) == ("INSERT INTO t VALUES (?), ...", 2)
+        assert found["last_seen"] > "2025"
+        done = await d1server("insights", "shop")
+        assert done.stdout.splitlines()[0].split("\t") == list(COLUMNS)
+        assert len(done.stdout.splitlines()) == 4
+        assert (await d1server("insights", "none")).exit_code == 1
