@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from d1server.graphql import Field, GraphqlRefused
-from d1server.statistics import quantile
+from d1server.query_costs import quantile
 
 ROWS_MAX: Final = 10_000
 _HOUR_S: Final = 3600

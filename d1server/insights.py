@@ -22,7 +22,7 @@ from d1server.analytics import Sample, rows
 from d1server.graphql import Field, GraphqlRefused, answer, read_query
 from d1server.nodedb import NodeDb
 from d1server.query import Answer
-from d1server.statistics import DatabaseCosts, QueryStatistics
+from d1server.query_costs import DatabaseCosts, QueryStatistics
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Final
 from d1server.access import Level
 from d1server.permissions import refuse_read, refuse_write
 from d1server.query import Answer, Constraint, PendingAnswer, QueryRequest
+from d1server.query_costs import QueryStatistics
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.results import State, encode, to_answer
 from d1server.router import BookmarkAge, age_of
-from d1server.statistics import QueryStatistics
 from d1server.web.errors import Fault, refuse
 from engine.errors import DatabaseDamaged, EngineError
 from engine.transaction import Step, steps_of, writes

@@ -10,10 +10,10 @@ from d1server.access import Level
 from d1server.permissions import refuse_read
 from d1server.primary_queries import refuse_bookmark
 from d1server.query import BOOKMARK_OP, Answer, Constraint, OnTimeout, QueryRequest
+from d1server.query_costs import QueryStatistics
 from d1server.refusals import answer_refusal
 from d1server.results import State, to_answer, to_reply_answer
 from d1server.router import BookmarkAge, Route, age_of, route_on_replica
-from d1server.statistics import QueryStatistics
 from d1server.web.errors import Fault, refuse
 from engine.errors import (
     DatabaseClosed,

@@ -11,8 +11,8 @@ import pytest
 
 from d1server.primary_queries import PrimaryQueries
 from d1server.query import Answer, PendingAnswer, QueryRequest, answered
+from d1server.query_costs import QueryStatistics
 from d1server.results import to_answer
-from d1server.statistics import QueryStatistics
 from proto.api import ServedBy
 from proto.tokens import Bookmark
 from tests.cluster.running_cluster import request_of

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from d1server.analytics import Sample, rows
 from d1server.graphql import Field, GraphqlRefused, answer, read_query
+from d1server.query_costs import OTHERS, TEXTS_MAX, QueryStatistics, quantile
 from d1server.statement_text import SHOWN_CHARS_MAX, normalised
-from d1server.statistics import OTHERS, TEXTS_MAX, QueryStatistics, quantile
 from engine.transaction import Step
 from proto.api import StatementResult
 
