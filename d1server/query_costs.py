@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 from math import frexp, ldexp
 from typing import Final
 
-from d1server.statement_text import normalised
+from d1server.statement_text import READ_CHARS_MAX, normalised
 from engine.transaction import Step
 from proto.api import StatementResult
 
 TEXTS_MAX: Final = 1000
+_TEXT_CHARS_MAX: Final = 4096  # longer ones are not kept, but brought to their form each time
 OTHERS: Final = "(other statements)"
 BUCKETS: Final = 40
 """Of a batch's time: bucket b holds those up to 2 ** (b - 20) ms, the last one all longer ones."""
@@ -63,11 +64,11 @@ class DatabaseCosts:
 
     def statement(self, sql: str) -> StatementCosts:
         """The costs of a text that is not in `by_text`."""
-        query = normalised(sql) if len(self._by_query) < TEXTS_MAX else OTHERS
+        query = normalised(sql[:READ_CHARS_MAX]) if len(self._by_query) < TEXTS_MAX else OTHERS
         costs = self._by_query.get(query)
         if costs is None:
             costs = self._by_query[query] = StatementCosts(query)
-        if len(self.by_text) < TEXTS_MAX:
+        if len(self.by_text) < TEXTS_MAX and len(sql) <= _TEXT_CHARS_MAX:
             self.by_text[sql] = costs
         return costs
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 SHOWN_CHARS_MAX: Final = 2000
-_READ_CHARS_MAX: Final = 4 * SHOWN_CHARS_MAX  # of a long text the beginning tells enough
+READ_CHARS_MAX: Final = 4 * SHOWN_CHARS_MAX  # of a long text the beginning tells enough
 _CACHE_MAX: Final = 1024
 
 _COMMENT: Final = r"--[^\n]*+|/\*(?:[^*]++|\*(?!/))*+(?:\*/|\Z)"
@@ -28,8 +28,11 @@ _MORE_VALUES: Final = re.compile(r"\?(?:, ?\?){7,}+")
 
 @lru_cache(maxsize=_CACHE_MAX)
 def normalised(sql: str) -> str:
-    """The text without values, at most `SHOWN_CHARS_MAX` characters of it."""
-    text = _TOKENS.sub(_shown, sql[:_READ_CHARS_MAX]).replace("  ", " ").strip()
+    """The text without values, at most `SHOWN_CHARS_MAX` characters of it.
+
+    Of a long text, give `READ_CHARS_MAX` characters: texts are remembered.
+    """
+    text = _TOKENS.sub(_shown, sql[:READ_CHARS_MAX]).replace("  ", " ").strip()
     text = _MORE_ROWS.sub(r"\1, ...", text)
     text = _MORE_VALUES.sub("?, ...", text)
     return text if len(text) <= SHOWN_CHARS_MAX else text[: SHOWN_CHARS_MAX - 3] + "..."
