@@ -207,10 +207,9 @@ class PrimaryNode:
     # --- replicas
 
     def _welcome(self, link: PeerLink) -> None:
-        strangers = sum(1 for door in self._doors if not door.is_welcome)
-        if strangers >= _STRANGERS_MAX:
-            link.abort("too many callers have not said who they are")
-            return
+        strangers = [door for door in self._doors if not door.is_welcome]
+        if len(strangers) >= _STRANGERS_MAX:  # the newest may be one of ours
+            strangers[0].abort("too many callers have not said who they are")
         door = ReplicaDoor(link, self)
         self._doors.append(door)
         self._tasks.spawn(self._keep_door(door), "link")

@@ -115,6 +115,10 @@ class ReplicaDoor:
         if self._feed is not None:
             self._feed.close()  # its tasks hold databases open, which are closed next
 
+    def abort(self, reason: str) -> None:
+        """End the link at once."""
+        self._link.abort(reason)
+
     def wake(self, key: bytes) -> None:
         """Commits of this database became durable."""
         if self._feed is not None:

@@ -16,12 +16,34 @@ _PER_S: Final = 0.5  # then so many more each second
 _ADDRESSES_MAX: Final = 4096  # the one not heard of for longest is forgotten first
 
 
+class _Tries:
+    """What one address has left."""
+
+    __slots__ = ("is_told", "left", "since")
+
+    def __init__(self, now: float) -> None:
+        self.left = _BURST
+        self.since = now
+        self.is_told = False  # to the log, since there was a pause
+
+    def note(self, now: float) -> int:
+        """Count one failure; the seconds to stay away for."""
+        self.left = min(_BURST, self.left + (now - self.since) * _PER_S)
+        self.since = now
+        if self.left == _BURST:
+            self.is_told = False
+        if self.left >= 1.0:
+            self.left -= 1.0
+            return 0
+        return int((1.0 - self.left) / _PER_S) + 1
+
+
 class FailureBook:
     """Failed tries by address; on the event loop."""
 
     def __init__(self, addresses_max: int = _ADDRESSES_MAX) -> None:
         self._addresses_max = addresses_max
-        self._found: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tries left, since when
+        self._found: OrderedDict[str, _Tries] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._found)
@@ -29,16 +51,12 @@ class FailureBook:
     def note(self, address: str, now: float) -> int:
         """Count one failure; the seconds to stay away for, 0 while there are few."""
         key = _network(address)
-        left, since = self._found.pop(key, (_BURST, now))
-        left = min(_BURST, left + (now - since) * _PER_S)
-        wait_s = 0
-        if left >= 1.0:
-            left -= 1.0
-            if left < 1.0:
-                logger.warning("many requests of %s have no valid token", key)
-        else:
-            wait_s = int((1.0 - left) / _PER_S) + 1
-        self._found[key] = (left, now)
+        tries = self._found.pop(key, None) or _Tries(now)
+        self._found[key] = tries
+        wait_s = tries.note(now)
+        if wait_s and not tries.is_told:
+            tries.is_told = True
+            logger.warning("many requests of %s have no valid access token", key)
         if len(self._found) > self._addresses_max:
             self._found.popitem(last=False)
         return wait_s
