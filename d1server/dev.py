@@ -200,6 +200,8 @@ class DevCluster:
 
     def _announce(self) -> None:
         line = curl_line(self.nodes[1].url)
+        if self._token is not None:
+            line += ' -H "Authorization: Bearer $D1SERVER_TOKEN"'
         folder = self.nodes[0].folder.parent
         if self._as_json:
             described = [self._described(node) for node in self.nodes]

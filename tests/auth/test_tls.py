@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -173,6 +174,45 @@ def test_command_line_over_tls(served: tuple[Address, str], good: Files, theirs:
     assert plain.exit_code == 1
     missing = runner.invoke(command_line, [*url, "--tls-ca", "/none", "db", "list"])
     assert (missing.exit_code, "--tls-ca /none" in missing.stderr) == (2, True)
+
+
+def test_whole_cluster_behind_tls(tmp_path: Path, good: Files) -> None:
+    """Method: both nodes as they run for real (uvloop); a write through the replica, read back."""
+    token = offline(tmp_path / "primary", "admin")
+    replicate = offline(tmp_path / "primary", "replicate")
+    first, link, second = free_addresses(3)
+    primary = NodeConfig(
+        role=Role.PRIMARY,
+        data_dir=tmp_path / "primary",
+        listen=first,
+        replication=link,
+        name="primary",
+        **good.settings(),
+    )
+    replica = NodeConfig(
+        role=Role.REPLICA,
+        data_dir=tmp_path / "replica",
+        listen=second,
+        primary=link,
+        name="replica",
+        replication_token=replicate,
+        **good.settings(),
+    )
+    with in_thread(primary, replica):
+        deadline = time.monotonic() + 10
+        while (made := asked(second, token, "POST", "/db", {"name": "shop"}, ca=good.ca))[0] != 200:
+            assert made[0] in (401, 503), made  # it has not met its primary yet
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        sql = "CREATE TABLE t (a); INSERT INTO t VALUES (hex(randomblob(200000)))"
+        assert asked(second, token, "POST", "/db/shop/query", {"sql": sql}, ca=good.ca)[0] == 200
+        read = {"sql": "SELECT length(a) AS n FROM t"}
+        for address in (first, second):
+            status, body = asked(address, token, "POST", "/db/shop/query", read, ca=good.ca)
+            assert (status, b'"n":400000' in body) == (200, True)
+        shown = json.loads(asked(first, token, "GET", "/status", ca=good.ca)[1])
+        assert shown["replicas"][0]["link"] == "tls"
+        assert shown["replicas"][0]["url"].startswith("https://")
 
 
 # --- the link
