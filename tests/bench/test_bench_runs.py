@@ -127,7 +127,7 @@ def test_lag_probe_takes_samples_of_both_kinds(standins: Cluster) -> None:
         host=HOST,
         primary_port=standins.primary.port,
         replica_port=standins.replica.port,
-        seconds=0.4,
+        seconds=2.0,
     )
     result = run_child("bench.lag", job, lag.LagResult)
     assert result.bookmark.count > 3

@@ -83,7 +83,6 @@ async def test_each_node_tells_what_it_ran(tmp_path: Path) -> None:
 
 async def test_statistics_are_bounded(tmp_path: Path, monkeypatch: Any) -> None:
     """The oldest and cheapest rows go; a deleted database's counts are not stored any more."""
-    monkeypatch.setattr(insights_module, "ROWS_MAX", 3)
     async with running_cluster(tmp_path) as cluster:
         primary = await cluster.add_primary()
         await cluster.create()
@@ -94,6 +93,7 @@ async def test_statistics_are_bounded(tmp_path: Path, monkeypatch: Any) -> None:
         await insights.db.run("UPDATE queries SET duration_ms = count + length(query)")
         await insights.db.run("UPDATE queries SET hour = hour - 1 WHERE query LIKE '%n5'")
         insights._pruned_at = 0
+        monkeypatch.setattr(insights_module, "ROWS_MAX", 3)
         await insights.store()
         rows = await insights.db.rows("SELECT query FROM queries ORDER BY query")
         assert len(rows) == 3

@@ -23,7 +23,7 @@ def steps(*texts: str) -> list[Step]:
 
 @pytest.fixture
 async def made(tmp_path: Path) -> AsyncIterator[PrimaryUnderTest]:
-    async with opened_primary(tmp_path / "db", deadline_s=0.5) as made:
+    async with opened_primary(tmp_path / "db", deadline_s=20.0) as made:
         yield made
 
 
@@ -49,9 +49,11 @@ async def test_the_loop_goes_on_meanwhile(reads: Reads) -> None:
     await slow
 
 
-async def test_a_read_past_its_deadline_is_stopped(reads: Reads) -> None:
-    with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
-        await reads.run(steps(FOREVER))
+async def test_a_read_past_its_deadline_is_stopped(tmp_path: Path) -> None:
+    async with opened_primary(tmp_path / "db", deadline_s=0.5) as made:
+        reads = (await made.open()).reads
+        with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
+            await reads.run(steps(FOREVER))
 
 
 async def test_a_cancelled_read_is_stopped_at_once(made: PrimaryUnderTest, reads: Reads) -> None:
@@ -61,7 +63,7 @@ async def test_a_cancelled_read_is_stopped_at_once(made: PrimaryUnderTest, reads
     await turns()
     assert opened.live.readers_out == 1
     read.cancel()
-    async with asyncio.timeout(0.4):
+    async with asyncio.timeout(10.0):
         await asyncio.wait([read])
     assert read.cancelled()
     assert opened.live.readers_out == 0
