@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
+
 from proto.api import Dialect, Shape
 
 if TYPE_CHECKING:
@@ -49,8 +51,8 @@ class OnTimeout(enum.Enum):
     ERROR = "error"  # refuse
 
 
-@dataclass(slots=True, kw_only=True)
-class QueryRequest:
+# Structs, where one is made for each query: they cost a fifth of what dataclasses do.
+class QueryRequest(msgspec.Struct, kw_only=True, gc=False):
     """One decoded query: a transaction of one or more statements, and its session's wishes."""
 
     database: str
@@ -72,8 +74,7 @@ class QueryRequest:
         return _QUERY_OP_OF[self.dialect, self.shape]
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct, gc=False):
     """What goes back to the client, apart from the framing of HTTP."""
 
     status: int

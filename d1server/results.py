@@ -1,8 +1,10 @@
 """From results of SQL to an `Answer`: the envelope, `meta`, the bookmark."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
+from typing import Final
+
+import msgspec
 
 from d1server.query import Answer, QueryRequest
 from engine.sqltext import split
@@ -12,8 +14,10 @@ from proto.messages import Reply
 from proto.tokens import Bookmark
 
 
-@dataclass(slots=True)  # not frozen: made for every answer, and that costs a microsecond
-class State:
+_BINDING: Final = Dialect.BINDING
+
+
+class State(msgspec.Struct, gc=False):
     """What the answer says of the database's state."""
 
     bookmark: Bookmark
@@ -30,7 +34,7 @@ def encode(
         state.page_count * PAGE_SIZE, waited_ms=state.waited_ms, lag_ms=state.lag_ms
     )
     dialect = request.dialect
-    if dialect is Dialect.BINDING and len(results) != len(request.statements):
+    if dialect is _BINDING and len(results) != len(request.statements):
         results = _per_member(results, request.statements)
     return encode_answer(results, request.shape, served, extras, dialect)
 
