@@ -99,7 +99,7 @@ class QueryStatistics:
         by_text = costs.by_text
         total_ms = 0.0
         for at, result in enumerate(results):
-            sql = steps[at][0]
+            sql = steps[at].sql
             one = by_text.get(sql)
             if one is None:
                 one = costs.statement(sql)

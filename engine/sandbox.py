@@ -343,10 +343,10 @@ class Sandbox:
         assert not self.is_in_request, "one request at a time"
         self.is_in_request = True
         self.result_bytes = 0
-        self._restore_settings()
-        stop_at = math.inf if budget_s is None else time.monotonic() + budget_s
+        if self._has_changed_settings:
+            self._restore_settings()
         if budget_s is not None and budget_s <= INLINE_S_MAX:
-            self._stop_at = stop_at
+            self._stop_at = time.monotonic() + budget_s
             self._grace_s = budget_s
             if not self.is_inline:
                 self.is_inline = True
@@ -355,7 +355,7 @@ class Sandbox:
         if self.is_inline:
             self.is_inline = False
             self.connection.set_progress_handler(None)
-        self._watch.stop_at = stop_at
+        self._watch.stop_at = math.inf if budget_s is None else time.monotonic() + budget_s
         self._watch.stopped_for = ""
         WATCHDOG.add(self._watch)
 
@@ -365,7 +365,8 @@ class Sandbox:
             WATCHDOG.remove(self._watch)
         self.is_in_request = False
         self._stop_at = math.inf
-        self._restore_settings()
+        if self._has_changed_settings:
+            self._restore_settings()
 
     def check_time(self) -> None:
         """Raise what `run` raises if the watchdog stopped the request between two statements."""
@@ -441,7 +442,7 @@ class Sandbox:
         return DeadlineExceeded("the statement was stopped before its end")
 
     def _restore_settings(self) -> None:
-        if self._has_changed_settings and not self.connection.in_transaction:
+        if not self.connection.in_transaction:
             for text in _SETTINGS:
                 self.execute_internal(text)
             self._has_changed_settings = False

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
+
+import msgspec
 
 from engine.errors import StatementRefused
 from engine.sandbox import Sandbox, SqlLimits
@@ -18,7 +20,7 @@ from proto.api import NO_STATEMENTS, SqlValue, Statement, StatementResult
 
 _SPLIT_CACHE_MAX = 256
 _SPLIT_CACHE_TEXT_MAX = 4096  # longer texts are split anew: they are run once
-_PLANS_MAX = 256
+_PLANS_MAX = 128  # twice as many in all
 
 _ONLY_THE_LAST = (
     "When executing multiple SQL statements in a single call, "
@@ -26,7 +28,7 @@ _ONLY_THE_LAST = (
 )
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One SQL statement and its values."""
 
     sql: str
@@ -89,6 +91,8 @@ def writes(connection: SqlConnection, steps: Sequence[Step]) -> bool:
     Raises `StatementRefused` if a statement before that cannot be prepared.
     """
     plan = connection.planner.plan
+    if len(steps) == 1:  # spare most requests the generator
+        return plan(steps[0].sql).writes
     return any(plan(step.sql).writes for step in steps)
 
 
@@ -99,11 +103,11 @@ def read(
 
     Raises `StatementRefused`; `BudgetExceeded` after `budget_s` seconds.
     """
-    sandbox, plan = connection.sandbox, connection.planner.plan
+    sandbox = connection.sandbox
     with sandbox.limit_time(budget_s):
         if len(steps) == 1:
             only = steps[0]
-            return [run(sandbox, plan(only.sql), only.params)]
+            return [run(sandbox, connection.planner.plan(only.sql), only.params)]
         sandbox.execute_internal("BEGIN")
         try:
             return _run_all(connection, steps)
@@ -143,11 +147,11 @@ def _run_all(connection: SqlConnection, steps: Sequence[Step]) -> list[Statement
     sandbox, plan = connection.sandbox, connection.planner.plan
     results: list[StatementResult] = []
     try:
-        for sql, params, is_last in steps:
-            planned = plan(sql)
-            if planned.parameters and not is_last:
+        for step in steps:
+            planned = plan(step.sql)
+            if planned.parameters and not step.is_last:
                 raise StatementRefused(_ONLY_THE_LAST)
-            results.append(run(sandbox, planned, params))
+            results.append(run(sandbox, planned, step.params))
     except StatementRefused as exc:
         if len(steps) > 1:
             exc.statement = len(results)
