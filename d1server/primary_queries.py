@@ -47,11 +47,11 @@ class PrimaryQueries:
         if database is None or opened is None:
             return None
         database.demand.touch()
-        head = opened.log.head
+        head, bookmark = opened.log.head, request.bookmark
         if not request.grant.may(_READ, database.uuid):
             return None
         try:
-            if request.bookmark not in (None, head) and _refused_bookmark(request, opened):
+            if bookmark is not None and bookmark != head and _refused_bookmark(request, opened):
                 return None
             steps = steps_of(request.statements)
             if writes(opened.live.reader, steps):

@@ -96,11 +96,10 @@ class QueryStatistics:
         costs = self._databases.get(database)
         if costs is None:
             costs = self._databases[database] = DatabaseCosts()
-        by_text = costs.by_text
         total_ms = 0.0
-        for at, result in enumerate(results):
-            sql = steps[at].sql
-            one = by_text.get(sql)
+        for step, result in zip(steps, results):  # noqa: B905  (`strict` costs a third of it all)
+            sql = step.sql
+            one = costs.by_text.get(sql)
             if one is None:
                 one = costs.statement(sql)
             duration_ms = result.duration_ms

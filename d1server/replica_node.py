@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 _TELL_S_MAX: Final = 10.0
 _ADMIN_S_MAX: Final = 3600.0  # a VACUUM of a large database takes its time
+_DISABLED: Final = ReplicationMode.DISABLED  # looked up once, for every query
 
 
 class ReplicaNode:
@@ -257,7 +258,7 @@ class ReplicaNode:
     def find_served(self, name: str) -> ReplicaDatabase | None:
         """The same, if its reads may be served here: else they are the primary's."""
         entry = self._catalog.find(name)
-        if entry is None or entry.replication is ReplicationMode.DISABLED:
+        if entry is None or entry.replication is _DISABLED:
             return None
         return self._databases.get(entry.uuid)
 

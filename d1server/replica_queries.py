@@ -37,6 +37,8 @@ _DOUBT_S = 0.1  # a bookmark that the primary has not told of by then is asked a
 _FORWARD_MARGIN_S = 5.0  # on top of the primary's own deadline
 HOPS_MAX = 1
 _READ: Final = Level.READ  # looked up once: members of an enumeration cost 0.15 us each time
+_NO_SESSION: Final = Constraint.NONE
+_NEWEST: Final = Constraint.PRIMARY
 
 
 class ReplicaQueries:
@@ -65,8 +67,8 @@ class ReplicaQueries:
         database = self._find(request.database)
         if database is None or not database.is_here:
             return None
-        opened = database.demand.current
-        if opened is None or request.constraint in (Constraint.NONE, Constraint.PRIMARY):
+        opened, constraint = database.demand.current, request.constraint
+        if opened is None or constraint is _NO_SESSION or constraint is _NEWEST:
             return None
         if not request.grant.may(_READ, database.uuid):
             return None
@@ -297,6 +299,8 @@ def _constraint_text(request: QueryRequest) -> str:
 
 
 def _has_reached(request: QueryRequest, database: ReplicaDatabase, opened: OpenReplica) -> bool:
+    if request.bookmark == opened.applier.applied:  # the usual case, without its parts
+        return True
     return _age(request, database, opened) is BookmarkAge.REACHED
 
 

@@ -13,7 +13,6 @@ from proto.api import Dialect, MetaExtras, ServedBy, Statement, StatementResult,
 from proto.messages import Reply
 from proto.tokens import Bookmark
 
-
 _BINDING: Final = Dialect.BINDING
 
 

@@ -290,6 +290,7 @@ def _element(
     result: StatementResult, shape: Shape, served: ServedBy, extras: MetaExtras, dialect: Dialect
 ) -> bytes:
     duration = b"%.4f" % result.duration_ms
+    waited_ms, lag_ms = extras.waited_ms, extras.lag_ms
     return (
         b'{"results":%b,"success":true,"meta":{%b,"duration":%b,'
         b'"timings":{"sql_duration_ms":%b},"changes":%d,"last_row_id":%d,"changed_db":%b,'
@@ -307,14 +308,10 @@ def _element(
             result.rows_read,
             result.rows_written,
             extras.total_attempts,
-            _milliseconds(extras.waited_ms),
-            _milliseconds(extras.lag_ms),
+            b"%.3f" % waited_ms if waited_ms else b"0.000",
+            b"%.3f" % lag_ms if lag_ms else b"0.000",
         )
     )
-
-
-def _milliseconds(value: float) -> bytes:
-    return b"%.3f" % value if value else b"0.000"
 
 
 def _encode_rows(result: StatementResult, shape: Shape, dialect: Dialect) -> bytes:
