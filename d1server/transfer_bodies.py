@@ -122,16 +122,17 @@ def job_answer(
     result: Mapping[str, object] | None = None,
     more: Mapping[str, object] | None = None,
 ) -> Answer:
-    """The state of a job."""
+    """The state of a job. `error` is there only if it failed: D1's clients may ask just that."""
     told: dict[str, object] = {
         "success": True,
         "type": kind,
         "status": status,
         "at_bookmark": bookmark,
         "messages": list(messages),
-        "error": error,
         "errors": [error] if error else [],
     }
+    if error:
+        told["error"] = error
     if result is not None:
         told["result"] = result
     if more is not None:
