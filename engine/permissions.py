@@ -150,11 +150,11 @@ class Trait(enum.Flag):
     SLOW = enum.auto()  # calls one of SLOW_FUNCTIONS
     SCHEMA = enum.auto()  # may change the database without counting as a changed row
     REFERS = enum.auto()  # may hold REFERENCES: see `names_hidden`
-    RENAMES = enum.auto()  # may hold RENAME TO
+    RENAMES = enum.auto()  # may hold RENAME TO, or is a REINDEX that names what it rebuilds
 
 
 _SCHEMA_TRAITS: Final[Mapping[int, Trait]] = {
-    apsw.SQLITE_REINDEX: Trait.WRITES,
+    apsw.SQLITE_REINDEX: Trait.WRITES | Trait.RENAMES,
     apsw.SQLITE_ALTER_TABLE: Trait.RENAMES,
     apsw.SQLITE_CREATE_TABLE: Trait.REFERS,
 }
@@ -172,7 +172,9 @@ def denial(action: int, first: str | None, second: str | None, schema: str | Non
         return _function_denial(second or "")
     if action == apsw.SQLITE_PRAGMA:
         return _pragma_denial((first or "").lower(), second, schema)
-    if action == apsw.SQLITE_ANALYZE:  # of the whole database: what it learns stays with SQLite
+    # Of the whole database, the server's own tables too: ANALYZE keeps what it learns with SQLite,
+    # REINDEX changes nothing. One that names them is found by `names_hidden`.
+    if action in (apsw.SQLITE_ANALYZE, apsw.SQLITE_REINDEX):
         return None
     if action in (apsw.SQLITE_INSERT, apsw.SQLITE_DELETE) and schema == "temp":
         return "temporary objects are not available: use ordinary ones"
@@ -206,11 +208,12 @@ def traits(action: int, first: str | None, second: str | None) -> Trait:
 
 
 def names_hidden(sql: str, found: Trait) -> bool:
-    """Whether a CREATE TABLE or ALTER TABLE could name a table of the server.
+    """Whether a CREATE TABLE, ALTER TABLE or REINDEX could name a table of the server.
 
     The authorizer does not hear of the new name in RENAME TO, nor of the table in
-    REFERENCES. A name cannot be written without its own letters, so the text tells. It may
-    tell too much (within a literal): such a statement is refused as well.
+    REFERENCES; of REINDEX it hears the same whether that names one index or all are meant. A
+    name cannot be written without its own letters, so the text tells. It may tell too much
+    (within a literal): such a statement is refused as well.
     """
     if not found & (Trait.RENAMES | Trait.REFERS) or _HIDDEN_WORD.search(sql) is None:
         return False

@@ -92,6 +92,8 @@ REFUSED = [
     "WITH x AS (SELECT * FROM pragma_journal_mode) SELECT * FROM x",
     "SELECT * FROM pragmas",
     "CREATE TABLE copy AS SELECT * FROM pragma_database_list",
+    "REINDEX _d1_secret",
+    "REINDEX main.[_D1_secret_value]",
     # SQLite's own tables and modules.
     "UPDATE sqlite_master SET sql = ''",
     "INSERT INTO sqlite_schema VALUES ('table', 'x', 'x', 2, 'CREATE TABLE x(a)')",
@@ -338,6 +340,15 @@ def test_what_d1_allows_runs(fresh: SqlSession) -> None:
         "SELECT highlight(ft, 0, '<', '>'), snippet(ft, 0, '', '', '', 5), bm25(ft) < 0 "
         "FROM ft WHERE ft MATCH 'hello' ORDER BY rank"
     ) == [("<hello> world", "hello world", 1)]
+
+
+def test_reindex_of_all_passes_the_servers_own_tables(fresh: SqlSession) -> None:
+    """It names none of them, and changes nothing."""
+    fresh.writer.execute_internal("CREATE INDEX _d1_secret_value ON _d1_secret(value)")
+    fresh.write("CREATE TABLE t(a); CREATE INDEX t_a ON t(a); REINDEX; REINDEX t; REINDEX nocase")
+    assert fresh.hidden() == [("k", "hidden")]
+    with pytest.raises(StatementRefused, match="not authorized"):
+        fresh.write("REINDEX _d1_secret_value")
 
 
 QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|/\*.*?\*/""")
