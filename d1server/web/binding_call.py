@@ -121,12 +121,27 @@ def to_binding_answer(answer: Answer, wishes: Wishes) -> Answer:
     return Answer(status, _to_body(answer), bookmark, answer.should_retry, answer.retry_after_s)
 
 
+def to_lost_answer(answer: Answer) -> Answer:
+    """What the binding's client is sent for a call that the node has given up.
+
+    The text begins as its own does when the connection breaks, which is what it would see else.
+    """
+    message = f"{_RETRY} {_message(answer)}"
+    body = orjson.dumps({"success": False, "error": message})
+    return Answer(200, body, None, answer.should_retry)
+
+
+def _message(answer: Answer) -> str:
+    message: str = orjson.loads(answer.body)["errors"][0]["message"]
+    return message
+
+
 def _to_body(answer: Answer) -> bytes:
     if answer.status == 200:
         assert answer.body.startswith(ANSWER_BEGIN), "only a query is answered so"
         assert answer.body.endswith(ANSWER_END), "only a query is answered so"
         return b"[%b]" % answer.body[len(ANSWER_BEGIN) : -len(ANSWER_END)]
-    message = orjson.loads(answer.body)["errors"][0]["message"]
+    message = _message(answer)
     if answer.should_retry:
         message = f"{_RETRY} {message}"
     return orjson.dumps({"success": False, "error": message})

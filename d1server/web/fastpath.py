@@ -29,7 +29,7 @@ from typing import Final, cast
 
 from d1server.query import Answer, PendingAnswer, QueryRequest
 from d1server.web.admission import Refused
-from d1server.web.binding_call import to_binding_answer
+from d1server.web.binding_call import to_binding_answer, to_lost_answer
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
 from d1server.web.head import HEAD_END, may_be_query
@@ -316,13 +316,16 @@ class FastConnection(asyncio.Protocol):
         self._request = task
         requests = self._front.requests
         requests.add(task)
-        task.add_done_callback(self._on_request_done)
+        task.add_done_callback(partial(self._on_request_done, head))
 
-    def _on_request_done(self, task: asyncio.Task[None]) -> None:
+    def _on_request_done(self, head: QueryHead, task: asyncio.Task[None]) -> None:
         self._front.requests.discard(task)
         if task.cancelled() and self._phase is _ANSWERING:  # not by us: the node stops
             message = "the node gave this request up; whether it was done is not known"
-            self._refuse(Fault.OUTCOME_UNKNOWN, message)
+            answer = refuse(Fault.OUTCOME_UNKNOWN, message)
+            if head.dialect is Dialect.BINDING:
+                answer = to_lost_answer(answer)
+            self._refuse_with(answer)
 
     def _deliver(self, head: QueryHead, started: float, answer: Answer) -> None:
         """Send an answer that was on its way, and go on, unless the connection has ended."""
@@ -360,7 +363,9 @@ class FastConnection(asyncio.Protocol):
 
     def _refuse(self, fault: Fault, message: str) -> None:
         """Write an error and close, in a way that lets the client read it first."""
-        answer = refuse(fault, message)
+        self._refuse_with(refuse(fault, message))
+
+    def _refuse_with(self, answer: Answer) -> None:
         self._phase = _CLOSING
         self.deadline = monotonic() + LINGER_S_MAX
         self._front.meter.answers[answer.status] += 1

@@ -106,8 +106,8 @@ async def _stop(front: Front, runner: web.AppRunner) -> None:
         await asyncio.sleep(_LOOK_AGAIN_S)
     for request in list(front.requests):
         request.cancel()
+    if front.requests:  # each tells its client, as long as there is a connection
+        await asyncio.wait(front.requests, timeout=front.limits.stop_s_max)
     await runner.cleanup()
     for client in list(front.clients):
         client.drop()
-    if front.requests:
-        await asyncio.wait(front.requests, timeout=front.limits.stop_s_max)

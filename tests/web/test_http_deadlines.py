@@ -173,6 +173,26 @@ async def test_stopping_does_not_wait_for_ever(node: MemoryNode) -> None:
         await wait_until(lambda: not front.clients)
 
 
+async def test_a_binding_call_cut_short_by_a_stop_is_answered_in_its_own_form(
+    node: MemoryNode,
+) -> None:
+    """The client of the binding would throw a TypeError at D1's other envelope."""
+    limits = HttpLimits(stop_s_max=0.2)
+    head = query("SELECT 1", "x-d1-database: shop", path="/query?resultsFormat=NONE")
+    async with AsyncExitStack() as clients:
+        async with serving(node, "127.0.0.1", 0, limits=limits) as front:
+            client = await clients.enter_async_context(connected(front.address))
+            node.hold()
+            client.send(head)
+            await wait_until(lambda: node.waiting)
+        response = await client.response()
+    assert response.status == 200
+    answer = response.json()
+    assert answer.keys() == {"success", "error"}
+    assert str(answer["error"]).startswith("Network connection lost. ")
+    assert response.headers["x-should-retry"] == "false"
+
+
 def _deadline(front: Front) -> float:
     (connection,) = front.clients
     return connection.deadline
