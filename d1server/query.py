@@ -133,6 +133,7 @@ ADMIN_OPS: Final = frozenset(
 )
 BOOKMARK_OP: Final = "bookmark"  # will this bookmark ever be satisfied?
 
+SHORT_WAY_MAX: Final = 64 * 1024  # bytes of a body; a larger one may hold thousands of statements
 _QUERY_OP_OF: Final = {meaning: name for name, meaning in QUERY_OPS.items()}
 
 
@@ -148,6 +149,8 @@ class QueryService(Protocol):
 
 async def answered(service: QueryService, request: QueryRequest) -> Answer:
     """The answer to a request, by the short way or the long one."""
+    if len(request.body) > SHORT_WAY_MAX:
+        return await service.answer(request)
     answer = service.answer_now(request)
     if isinstance(answer, PendingAnswer):
         return await answer.wait()

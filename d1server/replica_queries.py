@@ -4,15 +4,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from d1server.access import Level
 from d1server.permissions import refuse_read
 from d1server.primary_queries import refuse_bookmark
-from d1server.query import BOOKMARK_OP, Answer, Constraint, OnTimeout, QueryRequest
+from d1server.query import BOOKMARK_OP, SHORT_WAY_MAX, Answer, Constraint, OnTimeout, QueryRequest
 from d1server.query_costs import QueryStatistics
 from d1server.refusals import answer_refusal
-from d1server.results import State, to_answer, to_reply_answer
+from d1server.results import State, is_large, to_answer, to_reply_answer
 from d1server.router import BookmarkAge, Route, age_of, route_on_replica
 from d1server.web.errors import Fault, refuse
 from engine.errors import (
@@ -118,8 +119,7 @@ class ReplicaQueries:
     async def _serve(self, request: QueryRequest, database: ReplicaDatabase) -> Answer:
         if request.constraint in (Constraint.NONE, Constraint.PRIMARY) or not database.is_here:
             return await self.forward(request)
-        steps = steps_of(request.statements)
-        route = await self._routed(request, steps, database)
+        route, steps = await self._routed(request, database)
         waited_ms = 0.0
         if route is Route.WAIT:  # not inside `used`: the commit may come with a copy of the file
             started = time.perf_counter()
@@ -134,11 +134,13 @@ class ReplicaQueries:
         return await self.forward(request)
 
     async def _routed(
-        self, request: QueryRequest, steps: list[Step], database: ReplicaDatabase
-    ) -> Route:
+        self, request: QueryRequest, database: ReplicaDatabase
+    ) -> tuple[Route, list[Step]]:
         async with database.demand.used() as opened:
+            steps = await opened.reads.steps_of(request.statements)
+            is_write = await _may_write(steps, opened)
             age = _age(request, database, opened) if request.bookmark is not None else None
-            return _route(request, age, _may_write(steps, opened))
+            return _route(request, age, is_write), steps
 
     async def _served_here(
         self,
@@ -152,7 +154,7 @@ class ReplicaQueries:
             age = _age(request, database, opened) if request.bookmark is not None else None
             if age not in (BookmarkAge.FOREIGN, BookmarkAge.FORKED):
                 try:
-                    if writes(opened.live.reader, steps):
+                    if await opened.reads.writes(steps):
                         return None
                     return await self._read(request, steps, database, opened, waited_ms)
                 except DatabaseDamaged as exc:
@@ -178,7 +180,11 @@ class ReplicaQueries:
     ) -> Answer:
         results = await opened.reads.run(steps)
         state = _state(database, opened, waited_ms)
-        return self._counted(request, steps, results, state, database)
+        if not is_large(results):
+            return self._counted(request, steps, results, state, database)
+        answer = await opened.reads.aside(partial(to_answer, results, request, self._served, state))
+        self._statistics.note(database.uuid, steps, results, len(answer.body))
+        return answer
 
     async def _wait(self, request: QueryRequest, database: ReplicaDatabase) -> Answer | None:
         """Wait for the bookmark. None: serve now; else the answer that the policy gives."""
@@ -270,7 +276,9 @@ class ReplicaQueries:
 
     def _surely_reads(self, request: QueryRequest) -> bool:
         """By the word of this node's own state, which prepares reads as the primary does."""
-        database = self._find(request.database) if request.statements else None
+        if len(request.body) > SHORT_WAY_MAX:
+            return False
+        database = self._find(request.database)
         opened = database.demand.current if database is not None else None
         try:
             return opened is not None and not writes(
@@ -280,10 +288,10 @@ class ReplicaQueries:
             return False
 
 
-def _may_write(steps: list[Step], opened: OpenReplica) -> bool:
+async def _may_write(steps: list[Step], opened: OpenReplica) -> bool:
     """Whether the request writes, as far as this state knows the tables that it speaks of."""
     try:
-        return writes(opened.live.reader, steps)
+        return await opened.reads.writes(steps)
     except StatementRefused:
         return False  # asked again once the bookmark is here
 

@@ -1,7 +1,8 @@
 """From results of SQL to an `Answer`: the envelope, `meta`, the bookmark."""
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
+from operator import length_hint
 from typing import Final
 
 import msgspec
@@ -14,6 +15,9 @@ from proto.messages import Reply
 from proto.tokens import Bookmark
 
 _BINDING: Final = Dialect.BINDING
+_RESULTS_INLINE_MAX: Final = 512
+_ROWS_INLINE_MAX: Final = 2048
+_BYTES_INLINE_MAX: Final = 256 * 1024  # a blob becomes four times as long
 
 
 class State(msgspec.Struct, gc=False):
@@ -60,6 +64,16 @@ def _whole(results: list[StatementResult]) -> StatementResult:
         sum(result.duration_ms for result in results),
         any(result.changed_db for result in results),
     )
+
+
+def is_large(results: Sequence[StatementResult]) -> bool:
+    """Whether encoding the answer would hold the event loop up."""
+    if len(results) > _RESULTS_INLINE_MAX:
+        return True
+    if sum([len(result.rows) for result in results]) > _ROWS_INLINE_MAX:
+        return True
+    size = sum([sum(map(length_hint, chain.from_iterable(result.rows))) for result in results])
+    return size > _BYTES_INLINE_MAX
 
 
 def to_answer(

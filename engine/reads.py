@@ -13,18 +13,30 @@ at which the committer has the snapshot stopped.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from engine.errors import BudgetExceeded, DatabaseClosed, DeadlineExceeded
 from engine.live import POOL_READERS_MAX, LiveDatabase
 from engine.threads import Threads, until_done
-from engine.transaction import SqlConnection, Step, read
-from proto.api import StatementResult
+from engine.transaction import SqlConnection, Step, read, steps_of, writes, writes_in_time
+from proto.api import Statement, StatementResult
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 INLINE_BUDGET_S: Final = 0.001
+_CUT_INLINE_MAX: Final = 64 * 1024  # characters of SQL: some 10 ms in the event loop at the worst
 _STOP_AGAIN_S: Final = 0.05
+
+
+class _Work(Protocol[T_co]):
+    """What a thread does with a reader."""
+
+    def __call__(
+        self, connection: SqlConnection, steps: Sequence[Step], *, budget_s: float
+    ) -> T_co: ...
 
 
 class Reads:
@@ -48,6 +60,26 @@ class Reads:
         """Read inline. Raises `BudgetExceeded` (then use `on_thread`), `StatementRefused`."""
         return read(self._live.reader, steps, budget_s=INLINE_BUDGET_S)
 
+    async def writes(self, steps: Sequence[Step]) -> bool:
+        """`writes` of `engine/transaction.py`; what takes long is planned on a thread.
+
+        Raises `DeadlineExceeded`, `StatementRefused`, `DatabaseClosed`.
+        """
+        try:
+            return writes(self._live.reader, steps)
+        except BudgetExceeded:
+            return await self._with_reader(writes_in_time, steps)
+
+    async def steps_of(self, statements: Sequence[Statement]) -> list[Step]:
+        """`steps_of` of `engine/transaction.py`; a long text is cut on a thread."""
+        if sum([len(statement.sql) for statement in statements]) <= _CUT_INLINE_MAX:
+            return steps_of(statements)
+        return await self._threads.call(steps_of, statements)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do what follows a read, and takes long, on a thread."""
+        return await self._threads.call(work)
+
     async def run(self, steps: Sequence[Step]) -> list[StatementResult]:
         """Read inline, and if that takes too long on a thread. Raises as `on_thread` does."""
         try:
@@ -60,22 +92,21 @@ class Reads:
 
         Raises `DeadlineExceeded`, `StatementRefused`, `DatabaseClosed`.
         """
+        return await self._with_reader(read, steps)
+
+    async def _with_reader(self, work: _Work[T], steps: Sequence[Step]) -> T:
         async with self._places, self.inside():
             reader = self._live.borrow_reader()
             try:
-                return await self._run(reader, steps)
+                running = self._threads.start(work, reader, steps, budget_s=self._deadline_s)
+                return await until_done(running, stop=reader.sandbox.interrupt)
+            except BudgetExceeded as exc:
+                raise DeadlineExceeded(
+                    f"the query took longer than {self._deadline_s:g} s and was stopped; "
+                    "add an index, or ask for less at a time"
+                ) from exc
             finally:
                 self._live.return_reader(reader)
-
-    async def _run(self, reader: SqlConnection, steps: Sequence[Step]) -> list[StatementResult]:
-        running = self._threads.start(read, reader, steps, budget_s=self._deadline_s)
-        try:
-            return await until_done(running, stop=reader.sandbox.interrupt)
-        except BudgetExceeded as exc:
-            raise DeadlineExceeded(
-                f"the query took longer than {self._deadline_s:g} s and was stopped; "
-                "add an index, or ask for less at a time"
-            ) from exc
 
     @property
     def has_snapshots(self) -> bool:

@@ -369,8 +369,15 @@ class Sandbox:
             self._restore_settings()
 
     def check_time(self) -> None:
-        """Raise what `run` raises if the watchdog stopped the request between two statements."""
-        if self._watch.stopped_for:
+        """Raise what `run` raises if the request's time is over between two statements.
+
+        SQLite's own look at the clock comes after some steps of one statement: many short ones
+        would never come to it.
+        """
+        if self.is_inline:
+            if time.monotonic() >= self._stop_at:
+                raise self._stopped()
+        elif self._watch.stopped_for:
             raise self._stopped()
 
     def interrupt(self) -> None:

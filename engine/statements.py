@@ -34,7 +34,7 @@ WRONG_BINDINGS: Final = "Wrong number of parameter bindings for SQL query."
 _TEXT_KEPT_MAX: Final = 16_384  # characters; apsw keeps no longer statement either
 _ROWS_FIRST: Final = 16  # between two counts; a row may have 100 values of 2 MB
 _ROWS_NEXT: Final = 64
-_VALUE_BYTES: Final = 16  # about what a value costs beside its text
+_VALUE_BYTES: Final = 16  # about what a value costs beside its text; its name may cost more
 _INLINE_AGAIN: Final = 64  # runs on a thread, after one that was too slow for the event loop
 _NEVER: Final = -1
 
@@ -47,6 +47,7 @@ class Plan:
         "columns",
         "not_inline",
         "parameters",
+        "row_bytes",
         "sandbox",
         "sql",
         "writes",
@@ -58,12 +59,21 @@ class Plan:
         self.sandbox = sandbox
         self.sql = sql
         self.parameters = prepared.parameters
-        self.columns = prepared.columns  # as of the newest preparation; see `run`
+        self.columns: tuple[str, ...]  # as of the newest preparation; see `run`
+        self.row_bytes: int  # what a row costs beside its texts and blobs
+        self.name_columns(prepared.columns)
         writes = not prepared.is_readonly or Trait.WRITES in prepared.found
         self.writes = writes and not prepared.is_explain
         self.changes_schema = self.writes and Trait.SCHEMA in prepared.found
-        # How many more runs to keep out of the event loop; _NEVER: all.
-        self.not_inline = _NEVER if Trait.SLOW in prepared.found else 0
+        # How many more runs to keep out of the event loop; _NEVER: all. SQLite looks at no
+        # clock while it lists the program of an EXPLAIN, which may have 250,000 instructions.
+        is_slow = Trait.SLOW in prepared.found or prepared.is_explain
+        self.not_inline = _NEVER if is_slow else 0
+
+    def name_columns(self, columns: tuple[str, ...]) -> None:
+        """Note the columns of the result; a row may be written as an object, with each name."""
+        self.columns = columns
+        self.row_bytes = sum([max(_VALUE_BYTES, len(name)) for name in columns])
 
 
 class Planner:
@@ -114,12 +124,12 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
     try:
         cursor = sandbox.cursor.execute(plan.sql, params)
         if sandbox.prepares != prepares and plan.columns:
-            plan.columns = _columns_now(sandbox, plan, cursor)
+            plan.name_columns(_columns_now(sandbox, plan, cursor))
         rows = list(islice(cursor, _ROWS_FIRST))
         if rows:
-            _count(sandbox, rows)
+            _count(sandbox, plan, rows)
             if len(rows) == _ROWS_FIRST:
-                _step_on(sandbox, cursor, rows)
+                _step_on(sandbox, plan, cursor, rows)
     except Exception as exc:
         _fail(sandbox, plan, exc)
     duration_ms = (time.perf_counter() - started) * 1000.0
@@ -148,15 +158,22 @@ def _columns_now(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> tuple[str
         return sandbox.prepare(plan.sql).columns
 
 
-def _step_on(sandbox: Sandbox, cursor: apsw.Cursor, rows: list[tuple[SqlValue, ...]]) -> None:
+def _step_on(
+    sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor, rows: list[tuple[SqlValue, ...]]
+) -> None:
     while more := list(islice(cursor, _ROWS_NEXT)):
-        _count(sandbox, more)
+        _count(sandbox, plan, more)
         rows += more
 
 
-def _count(sandbox: Sandbox, rows: list[tuple[SqlValue, ...]]) -> None:
+def _count(sandbox: Sandbox, plan: Plan, rows: list[tuple[SqlValue, ...]]) -> None:
     text = sum(map(length_hint, chain.from_iterable(rows)))  # 0 for numbers and NULL
-    sandbox.result_bytes += text + _VALUE_BYTES * len(rows) * len(rows[0])
+    count_result(sandbox, text + plan.row_bytes * len(rows))
+
+
+def count_result(sandbox: Sandbox, size: int) -> None:
+    """Note that the request's answer grows. Raises `ResultTooLarge`."""
+    sandbox.result_bytes += size
     if sandbox.result_bytes > sandbox.limits.result_bytes_max:
         raise ResultTooLarge(
             f"the result is larger than {sandbox.limits.result_bytes_max} bytes: SQLITE_TOOBIG",

@@ -5,6 +5,7 @@ statements sees one snapshot. A text may hold several statements, of which only 
 one can have parameters: the request's values are that one's.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,14 +14,17 @@ from typing import Self
 
 import msgspec
 
-from engine.errors import StatementRefused
+from engine.errors import BudgetExceeded, StatementRefused
 from engine.sandbox import Sandbox, SqlLimits
-from engine.statements import Planner, run, split
+from engine.statements import Planner, count_result, run, split
 from proto.api import NO_STATEMENTS, SqlValue, Statement, StatementResult
 
 _SPLIT_CACHE_MAX = 256
 _SPLIT_CACHE_TEXT_MAX = 4096  # longer texts are split anew: they are run once
 _PLANS_MAX = 128  # twice as many in all
+_PLANNED_AT_ONCE = 16  # statements for which no clock is looked at
+_PLANNING_S = 0.005  # in the event loop
+_STATEMENT_BYTES = 128  # about what a statement without rows adds to the answer
 
 _ONLY_THE_LAST = (
     "When executing multiple SQL statements in a single call, "
@@ -88,12 +92,32 @@ def writes(connection: SqlConnection, steps: Sequence[Step]) -> bool:
     """Whether the request changes the database, by SQLite's own word on each statement.
 
     Stops at the first statement that writes: those behind it may need what it makes.
-    Raises `StatementRefused` if a statement before that cannot be prepared.
+    Raises `StatementRefused` if a statement before that cannot be prepared; `BudgetExceeded`
+    if there are so many that the event loop has no time for them: use `writes_in_time`.
     """
     plan = connection.planner.plan
     if len(steps) == 1:  # spare most requests the generator
         return plan(steps[0].sql).writes
-    return any(plan(step.sql).writes for step in steps)
+    if len(steps) <= _PLANNED_AT_ONCE:
+        return any(plan(step.sql).writes for step in steps)
+    stop_at = time.monotonic() + _PLANNING_S
+    for step in steps:
+        if plan(step.sql).writes:
+            return True
+        if time.monotonic() > stop_at:
+            raise BudgetExceeded("so many statements are planned on a thread")
+    return False
+
+
+def writes_in_time(connection: SqlConnection, steps: Sequence[Step], *, budget_s: float) -> bool:
+    """`writes`, on a thread, within `budget_s` seconds. Raises what `read` raises."""
+    sandbox, plan = connection.sandbox, connection.planner.plan
+    with sandbox.limit_time(budget_s):
+        for step in steps:
+            if plan(step.sql).writes:
+                return True
+            sandbox.check_time()
+    return False
 
 
 def read(
@@ -151,10 +175,12 @@ def _run_all(connection: SqlConnection, steps: Sequence[Step]) -> list[Statement
     results: list[StatementResult] = []
     try:
         for step in steps:
+            sandbox.check_time()
             planned = plan(step.sql)
             if planned.parameters and not step.is_last:
                 raise StatementRefused(_ONLY_THE_LAST)
             results.append(run(sandbox, planned, step.params))
+            count_result(sandbox, _STATEMENT_BYTES)
     except StatementRefused as exc:
         if len(steps) > 1:
             exc.statement = len(results)

@@ -22,6 +22,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from operator import length_hint
 from typing import Any, Final, Never, TypeAlias
 
 import msgspec
@@ -36,6 +38,10 @@ INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 
 NO_STATEMENTS: Final = "No SQL statements detected."
+
+_PIECE_ROWS_MIN: Final = 64
+_PIECE_ROWS_MAX: Final = 1024
+_PIECE_BYTES: Final = 64 * 1024  # of text and blobs: a millisecond or two
 
 # What stands around the elements of a successful answer.
 ANSWER_BEGIN: Final = b'{"result":['
@@ -316,13 +322,23 @@ def _element(
 
 def _encode_rows(result: StatementResult, shape: Shape, dialect: Dialect) -> bytes:
     columns, rows = result.columns, result.rows
+    dumps = _dumps if len(rows) <= _PIECE_ROWS_MIN else _dumps_pieces
     if shape is _ARRAYS:
-        return b'{"columns":%b,"rows":%b}' % (orjson.dumps(columns), _dumps(rows, list, dialect))
+        return b'{"columns":%b,"rows":%b}' % (orjson.dumps(columns), dumps(rows, list, dialect))
     if not rows:
         return b"[]"
-    if dialect is _NODE:
+    if dialect is _NODE and dumps is _dumps:
         return orjson.dumps(_objects(columns, rows), default=list)
-    return _dumps(rows, partial(_objects, columns), dialect)
+    return dumps(rows, partial(_objects, columns), dialect)
+
+
+def _dumps_pieces(rows: Rows, shaped: Callable[[Rows], object], dialect: Dialect) -> bytes:
+    """Encode some rows at a time, so that a thread that does this lets the others run between."""
+    count = len(rows)
+    size = sum(map(length_hint, chain.from_iterable(rows)))  # 0 for numbers and NULL
+    step = max(1, min(_PIECE_ROWS_MAX, _PIECE_BYTES * count // (size + 1)))
+    pieces = [_dumps(rows[at : at + step], shaped, dialect)[1:-1] for at in range(0, count, step)]
+    return b"[%b]" % b",".join(pieces)
 
 
 def _objects(columns: Sequence[str], rows: Rows) -> list[dict[str, object]]:

@@ -18,6 +18,8 @@ from engine.errors import (
 )
 from engine.functions import install_bounded
 from engine.sandbox import HEAP_HARD_BYTES, INLINE_S_MAX, MIB, SqlLimits
+from engine.transaction import SqlConnection, read, steps_of, write, writes, writes_in_time
+from proto.api import Statement
 from tests.engine.sql_session import SqlSession, open_session
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
@@ -183,6 +185,52 @@ def test_results_of_one_request_count_together(tmp_path: Path) -> None:
         with pytest.raises(ResultTooLarge):
             session.write("SELECT hex(zeroblob(300000)); SELECT hex(zeroblob(300000))")
         session.write("SELECT hex(zeroblob(300000))")
+
+
+def test_names_of_columns_count_for_each_row(tmp_path: Path) -> None:
+    """A row is written as an object, with each name: a long one makes a long answer of numbers."""
+    with open_session(tmp_path, SqlLimits(result_bytes_max=1 * MIB)) as session:
+        sql = f'{ENDLESS} SELECT x AS "{"n" * 50_000}" FROM n LIMIT 10'
+        assert len(session.read(sql).rows) == 10
+        with pytest.raises(ResultTooLarge):
+            session.read(sql.replace("LIMIT 10", "LIMIT 30"))
+
+
+def test_statements_without_rows_count_too(tmp_path: Path) -> None:
+    """Each has its place in the answer."""
+    connection = SqlConnection.writer(tmp_path / "db", SqlLimits(result_bytes_max=1 * MIB))
+    steps = steps_of([Statement("SELECT 1 WHERE 0")] * 10_000)
+    with pytest.raises(ResultTooLarge):
+        read(connection, steps, budget_s=20.0)
+    assert len(read(connection, steps[:1000], budget_s=20.0)) == 1000
+    connection.close()
+
+
+def test_many_short_statements_do_not_hold_the_event_loop(tmp_path: Path) -> None:
+    """None of them comes to SQLite's own look at the clock; the time is over all the same."""
+    connection = SqlConnection.writer(tmp_path / "db", SqlLimits())
+    steps = steps_of([Statement(f"SELECT {number}") for number in range(20_000)])
+    for work in (read, write):
+        started = time.monotonic()
+        with pytest.raises(BudgetExceeded):
+            work(connection, steps, budget_s=0.004)
+        assert time.monotonic() - started < 1.0
+    started = time.monotonic()
+    with pytest.raises(BudgetExceeded):
+        writes(connection, steps)
+    assert time.monotonic() - started < 1.0
+    assert not writes_in_time(connection, steps, budget_s=20.0)
+    with pytest.raises(BudgetExceeded):
+        writes_in_time(connection, steps, budget_s=0.1)
+    connection.close()
+
+
+def test_explain_stays_off_the_event_loop(session: SqlSession) -> None:
+    """SQLite lists a long program without a look at the clock."""
+    sql = f"EXPLAIN INSERT INTO t(a) VALUES {','.join(['(1)'] * 2000)}"
+    with pytest.raises(BudgetExceeded):
+        session.read(sql, budget_s=0.04)
+    assert len(session.read(sql, budget_s=5.0).rows) > 4000
 
 
 def test_planning_of_many_joins_is_quick(session: SqlSession) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto.api import (
+    Dialect,
     MetaExtras,
     ServedBy,
     Shape,
@@ -252,6 +254,21 @@ def test_values_in_json(shape: Shape) -> None:
     results = json.loads(encode_answer([result], shape, SERVED, EXTRAS))["result"][0]["results"]
     row = results["rows"][0] if shape is Shape.ARRAYS else list(results[0].values())
     assert row == [[], [0, 255], None, None, None, 2**63 - 1, -(2**63), 'é"\0', 0.1]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("shape", Shape)
+def test_many_rows_are_written_as_few_are(shape: Shape, dialect: Dialect) -> None:
+    """They are encoded some at a time; the pieces join to the same text."""
+    rows = [(n, n / 2, "x" * (n % 500), bytes(n % 90), None) for n in range(3000)]
+    columns = ("a", "b", "c", "d", "a")
+
+    def results(rows: list[tuple[SqlValue, ...]]) -> Any:
+        answer = encode_answer([result_of(columns, rows)], shape, SERVED, EXTRAS, dialect)
+        found = json.loads(answer)["result"][0]["results"]
+        return found["rows"] if shape is Shape.ARRAYS else found
+
+    assert results([*rows]) == [row for one in rows for row in results([one])]
 
 
 def test_node_names_are_escaped() -> None:
