@@ -10,20 +10,25 @@ from d1server.permissions import refuse_read, refuse_write
 from d1server.query import Answer, Constraint, PendingAnswer, QueryRequest
 from d1server.query_costs import QueryStatistics
 from d1server.refusals import answer_refusal, unknown_database
-from d1server.results import State, encode, to_answer
+from d1server.results import State, encode, is_large, to_answer
 from d1server.router import BookmarkAge, age_of
 from d1server.web.errors import Fault, refuse
-from engine.errors import DatabaseDamaged, EngineError
+from engine.errors import DatabaseDamaged, EngineError, ResultTooLarge
 from engine.transaction import Step, steps_of, writes
+from primary.committer import Wish
 from primary.database import OpenPrimary, PrimaryDatabase
 from primary.errors import WriteUnknown
 from primary.idempotency import IdempotencyKey
-from primary.writer import KeyedWrite
+from primary.writer import CheckedWrite, KeyedWrite
 from proto.api import ServedBy, StatementResult
+from proto.framing import BODY_BYTES_MAX
 from proto.tokens import Bookmark
 
 _READ: Final = Level.READ  # looked up once: members of an enumeration cost 0.15 us each time
 _EDIT: Final = Level.EDIT
+
+ANSWER_BYTES_MAX: Final = BODY_BYTES_MAX  # of a request that came through a replica
+_JSON_BYTES_MAX: Final = 8  # at most so many for each byte that `result_bytes` counts
 
 
 class PrimaryQueries:
@@ -82,6 +87,21 @@ class PrimaryQueries:
         self._statistics.note(opened.live.uuid, steps, results, len(answer.body))
         return answer
 
+    async def _answered(
+        self,
+        request: QueryRequest,
+        steps: list[Step],
+        results: list[StatementResult],
+        state: State,
+        opened: OpenPrimary,
+    ) -> Answer:
+        """`_counted`; a large answer is encoded on a thread."""
+        if not is_large(results):
+            return self._counted(request, steps, results, state, opened)
+        answer = await opened.reads.aside(partial(to_answer, results, request, self._served, state))
+        self._statistics.note(opened.live.uuid, steps, results, len(answer.body))
+        return answer
+
     def _write_now(
         self, request: QueryRequest, steps: list[Step], opened: OpenPrimary
     ) -> PendingAnswer | Answer | None:
@@ -89,7 +109,7 @@ class PrimaryQueries:
         if request.idempotency_key is not None:
             return None
         try:
-            written = opened.committer.write_now(steps)
+            written = opened.committer.write_now(steps, self._checked(request, opened))
         except WriteUnknown as exc:
             return answer_refusal(exc)
         if written is None:
@@ -135,8 +155,8 @@ class PrimaryQueries:
             return answer_refusal(exc, bookmark)
 
     async def _run(self, request: QueryRequest, database: bytes, opened: OpenPrimary) -> Answer:
-        steps = steps_of(request.statements)
-        if writes(opened.live.reader, steps):
+        steps = await opened.reads.steps_of(request.statements)
+        if await opened.reads.writes(steps):
             forbidden = refuse_write(request.grant, database)
             if forbidden is not None:
                 return forbidden
@@ -149,27 +169,51 @@ class PrimaryQueries:
         finally:
             seen = await opened.committer.wait_durable()
         state = State(seen, opened.committer.page_count)
-        return self._counted(request, steps, results, state, opened)
+        return await self._answered(request, steps, results, state, opened)
 
     async def _write(self, request: QueryRequest, steps: list[Step], opened: OpenPrimary) -> Answer:
         committer = opened.committer
-        keyed = None
+        wish: Wish | None = self._checked(request, opened)
         if request.idempotency_key is not None:
-            expected = State(opened.log.head, committer.page_count)
-            keyed = KeyedWrite(
+            wish = KeyedWrite(
                 IdempotencyKey.of(request.idempotency_key, request.operation, request.body),
-                partial(self._encode_keyed, request, expected),
+                partial(self._encoded, request, opened),
             )
-        written = await committer.write(steps, keyed)
+        written = await committer.write(steps, wish)
         if written.replayed is not None:
             return Answer(200, written.replayed, written.bookmark.text)
         state = State(written.bookmark, written.page_count)
-        return self._counted(request, steps, written.results, state, opened)
+        return await self._answered(request, steps, written.results, state, opened)
 
-    def _encode_keyed(
-        self, request: QueryRequest, state: State, results: list[StatementResult]
+    def _checked(self, request: QueryRequest, opened: OpenPrimary) -> CheckedWrite | None:
+        """Refuses a write whose answer could not go back through the replica that it came from."""
+        if request.hops == 0:
+            return None
+        return CheckedWrite(partial(self._check_size, request, opened))
+
+    def _check_size(
+        self, request: QueryRequest, opened: OpenPrimary, results: list[StatementResult]
+    ) -> None:
+        if opened.live.writer.sandbox.result_bytes * _JSON_BYTES_MAX > ANSWER_BYTES_MAX:
+            self._encoded(request, opened, results)
+
+    def _encoded(
+        self, request: QueryRequest, opened: OpenPrimary, results: list[StatementResult]
     ) -> bytes:
-        return encode(results, request, self._served, state)
+        """The answer's body before COMMIT. Raises `ResultTooLarge`, and nothing is done."""
+        state = State(opened.log.head, opened.committer.page_count)
+        body = encode(results, request, self._served, state)
+        if request.hops and len(body) > ANSWER_BYTES_MAX:
+            raise too_large_to_forward(len(body))
+        return body
+
+
+def too_large_to_forward(size: int) -> ResultTooLarge:
+    """The error for an answer of this many bytes that a replica waits for."""
+    return ResultTooLarge(
+        f"the answer of {size} bytes is too large to pass through a replica; nothing was done",
+        "ask for fewer rows at a time, or ask the primary itself",
+    )
 
 
 def _refused_bookmark(request: QueryRequest, opened: OpenPrimary) -> Answer | None:

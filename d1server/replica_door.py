@@ -16,7 +16,7 @@ from d1server.config import NAME_PATTERN, Address
 from d1server.exposure import is_loopback
 from d1server.link import GREETING_BYTES_MAX, PeerLink
 from d1server.permissions import forbid, not_admitted, refuse_read
-from d1server.primary_queries import refuse_bookmark
+from d1server.primary_queries import ANSWER_BYTES_MAX, refuse_bookmark, too_large_to_forward
 from d1server.query import (
     BOOKMARK_OP,
     QUERY_OPS,
@@ -35,7 +35,6 @@ from primary.database import PrimaryDatabase
 from primary.feed import ReplicaFeed
 from proto.api import decode_query
 from proto.errors import ProofInvalid
-from proto.framing import BODY_BYTES_MAX
 from proto.handshake import NONCE_BYTES, PrimaryHandshake
 from proto.messages import (
     PROTOCOL_VERSION,
@@ -70,7 +69,8 @@ _TOKEN_REFUSED: Final = (
 _SECRET_IN_CLEAR: Final = (
     "the answer would carry the new token over a link without TLS: ask the primary itself"
 )
-_FORWARDS_MAX: Final = 4096  # under way for one replica; more stay unanswered until it hangs up
+_FORWARDS_MAX: Final = 4096  # under way for one replica; it sends no more itself
+_FORWARDS_BYTES_MAX: Final = 256 * 1024 * 1024  # of their bodies; its HTTP side takes half of that
 
 
 class ReplicaDoor:
@@ -83,6 +83,8 @@ class ReplicaDoor:
         self._feed: ReplicaFeed | None = None
         self._hello: Hello | None = None
         self._handshake: PrimaryHandshake | None = None
+        self._forwards = 0  # under way
+        self._forwards_bytes = 0
         link.on_message = self._on_message
         link.bound_frames(GREETING_BYTES_MAX)
 
@@ -164,7 +166,7 @@ class ReplicaDoor:
         elif isinstance(message, Follow):
             self._feed.follow(message)
         elif isinstance(message, Forward):
-            self._node.tasks.spawn(self._answer(message), f"forward:{message.id}")
+            self._take_forward(message)
         elif isinstance(message, Unfollow):
             self._feed.unfollow(message)
         elif isinstance(message, Goodbye):
@@ -255,18 +257,30 @@ class ReplicaDoor:
         self._link.send(Refuse(reason))
         self._link.close()
 
+    def _take_forward(self, forward: Forward) -> None:
+        """Run a request, unless too many of this replica's are under way."""
+        size = len(forward.body)
+        if self._forwards >= _FORWARDS_MAX or self._forwards_bytes + size > _FORWARDS_BYTES_MAX:
+            message = "too many requests of this replica are under way at the primary"
+            self._reply(forward, refuse(Fault.OVERLOADED, message))
+            return
+        self._forwards += 1
+        self._forwards_bytes += size
+        self._node.tasks.spawn(self._answer(forward), f"forward:{forward.id}")
+
     async def _answer(self, forward: Forward) -> None:
         try:
             answer = await self._run(forward)
         except Exception as exc:
             answer = answer_refusal(exc)
-        if len(answer.body) > BODY_BYTES_MAX:
-            answer = refuse(
-                Fault.SQL_REFUSED,
-                f"the request was run, but its answer of {len(answer.body)} bytes is too large to "
-                "pass through a replica: ask for fewer rows at a time, or ask the primary itself",
-                answer.bookmark,
-            )
+        finally:
+            self._forwards -= 1
+            self._forwards_bytes -= len(forward.body)
+        if len(answer.body) > ANSWER_BYTES_MAX:  # of a read, or it had been refused before COMMIT
+            answer = answer_refusal(too_large_to_forward(len(answer.body)), answer.bookmark)
+        self._reply(forward, answer)
+
+    def _reply(self, forward: Forward, answer: Answer) -> None:
         self._link.send(
             Reply(
                 forward.id,

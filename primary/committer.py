@@ -51,7 +51,7 @@ from engine.recovery import Base
 from engine.threads import Threads
 from engine.transaction import Step
 from primary.errors import Overloaded, WriteFenced, WriteUnknown
-from primary.writer import KeyedWrite, Writer, Written
+from primary.writer import CheckedWrite, KeyedWrite, Writer, Written
 from proto.tokens import Bookmark
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class CommitterState(enum.Enum):
     FENCED = "fenced"  # it is refused
 
 
+Wish: TypeAlias = KeyedWrite | CheckedWrite
 LongWork: TypeAlias = Callable[[Writer, Callable[[], None]], Written]
 """A write for a thread from the start; its second argument is to be called after each part."""
 
@@ -85,7 +86,7 @@ class _Job:
     """A write that waits for its turn: either `steps`, or `long`."""
 
     steps: Sequence[Step]
-    keyed: KeyedWrite | None
+    wish: Wish | None
     long: LongWork | None
     done: "asyncio.Future[Written]"
     has_begun: bool = False
@@ -166,14 +167,14 @@ class Committer:
                 "the database has been rebuilt from its log: read before you retry"
             ) from exc
 
-    async def write(self, steps: Sequence[Step], keyed: KeyedWrite | None = None) -> Written:
+    async def write(self, steps: Sequence[Step], wish: Wish | None = None) -> Written:
         """Run the steps as one transaction; return once it is durable.
 
         Raises `StatementRefused`, `DeadlineExceeded`, `KeyReused`, `Overloaded`,
         `WriteFenced`, `WriteUnknown`. Cancelling gives up the answer, not a write begun.
         """
         try:
-            written = await self._executed(steps, keyed)
+            written = await self._executed(steps, wish)
         except (Overloaded, WriteFenced, WriteUnknown):
             raise
         except Exception:
@@ -182,7 +183,7 @@ class Committer:
         await self._wait_durable(written.bookmark.seq)
         return written
 
-    def write_now(self, steps: Sequence[Step]) -> Written | None:
+    def write_now(self, steps: Sequence[Step], check: CheckedWrite | None = None) -> Written | None:
         """Run the steps inline if the writer is free; None: use `write`, nothing was done.
 
         What it did is not durable yet: answer when `when_durable` says so. Raises
@@ -191,7 +192,7 @@ class Committer:
         if self._state is not CommitterState.READY:
             return None
         try:
-            return self._run_inline(steps, None)
+            return self._run_inline(steps, check)
         except BudgetExceeded:
             return None
 
@@ -249,24 +250,24 @@ class Committer:
 
     # --- order
 
-    async def _executed(self, steps: Sequence[Step], keyed: KeyedWrite | None) -> Written:
+    async def _executed(self, steps: Sequence[Step], wish: Wish | None) -> Written:
         """Run inline if the writer is free and the write is short, else in turn."""
         if self._state is not CommitterState.READY:
-            return await self._queued(steps, keyed)
+            return await self._queued(steps, wish)
         try:
-            return self._run_inline(steps, keyed)
+            return self._run_inline(steps, wish)
         except BudgetExceeded:
-            return await self._queued(steps, keyed)
+            return await self._queued(steps, wish)
 
     async def _queued(
-        self, steps: Sequence[Step], keyed: KeyedWrite | None, long: LongWork | None = None
+        self, steps: Sequence[Step], wish: Wish | None, long: LongWork | None = None
     ) -> Written:
         if self._state is CommitterState.FENCED:
             raise WriteFenced("the database takes no writes now; try again shortly")
         if len(self._queue) >= _QUEUE_MAX:
             raise Overloaded("D1 DB is overloaded. Too many requests queued.")
         loop = asyncio.get_running_loop()
-        job = _Job(steps, keyed, long, loop.create_future())
+        job = _Job(steps, wish, long, loop.create_future())
         self._queue.append(job)
         self._work()
         if long is not None:
@@ -277,9 +278,9 @@ class Committer:
         finally:
             giving_up.cancel()
 
-    def _run_inline(self, steps: Sequence[Step], keyed: KeyedWrite | None) -> Written:
+    def _run_inline(self, steps: Sequence[Step], wish: Wish | None) -> Written:
         try:
-            written = self._writer.execute(steps, keyed, budget_s=INLINE_BUDGET_S)
+            written = self._writer.execute(steps, wish, budget_s=INLINE_BUDGET_S)
         except (LogFailed, DatabaseDamaged) as exc:
             self._flusher.fail(exc)
             raise WriteUnknown(str(exc)) from exc
@@ -340,7 +341,7 @@ class Committer:
     async def _run_somewhere(self, job: _Job) -> Written:
         if job.long is None:
             try:
-                return self._run_inline(job.steps, job.keyed)
+                return self._run_inline(job.steps, job.wish)
             except BudgetExceeded:
                 pass
         await self._flusher.idle()  # the thread appends to the log and flushes it by itself
@@ -367,7 +368,7 @@ class Committer:
             written = job.long(self._writer, flush)
         else:
             written = self._writer.execute(
-                job.steps, job.keyed, budget_s=self._deadline_s, after_part=flush
+                job.steps, job.wish, budget_s=self._deadline_s, after_part=flush
             )
         flush()
         return written

@@ -43,6 +43,13 @@ class KeyedWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedWrite:
+    """A write that is not kept if `check` refuses its results; it raises `StatementRefused`."""
+
+    check: Callable[[list[StatementResult]], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """What a write did. With `replayed`, the stored answer of an earlier try, it did nothing."""
 
@@ -68,7 +75,7 @@ class Writer:
     def execute(
         self,
         steps: Sequence[Step],
-        keyed: KeyedWrite | None,
+        wish: KeyedWrite | CheckedWrite | None,
         *,
         budget_s: float,
         after_part: Callable[[], None] | None = None,
@@ -79,14 +86,16 @@ class Writer:
         `StatementRefused`, `BudgetExceeded`, `KeyReused`; `LogFailed`, `DatabaseDamaged`:
         the commit happened and cannot be logged.
         """
-        if keyed is not None:
-            stored = find_answer(self._live.writer.sandbox, keyed.key)
+        if isinstance(wish, KeyedWrite):
+            stored = find_answer(self._live.writer.sandbox, wish.key)
             if stored is not None:
                 return Written([], self._log.head, self.page_count, replayed=stored)
 
         def before_commit(results: list[StatementResult]) -> None:
-            if keyed is not None:
-                store_answer(self._live.writer.sandbox, keyed.key, keyed.encode(results))
+            if isinstance(wish, KeyedWrite):
+                store_answer(self._live.writer.sandbox, wish.key, wish.encode(results))
+            elif wish is not None:
+                wish.check(results)
             self.is_publishing = True
 
         self._frames_end = 0

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from d1server import primary_queries, replica_door
 from primary.database import PrimaryDatabase
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, Reply, until
 
@@ -204,3 +205,55 @@ async def test_an_oversized_write_is_bounded_by_its_deadline(cluster: Cluster) -
     database = cluster.primary.database()
     assert isinstance(database, PrimaryDatabase)
     assert not database.problem
+
+
+async def test_an_answer_too_large_for_the_link_is_refused_before_the_commit(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be told of a write through a replica is not done; with a key neither.
+
+    Method: make the bound small. Ask the primary itself: it has no such bound.
+    """
+    monkeypatch.setattr(primary_queries, "ANSWER_BYTES_MAX", 50_000)
+    monkeypatch.setattr(replica_door, "ANSWER_BYTES_MAX", 50_000)
+    insert = "INSERT INTO t VALUES (hex(zeroblob(30000))) RETURNING *"
+    slow = (
+        f"{insert}, (WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 200000)"
+    )
+    replica = cluster.replicas[0]
+    for sql in (insert, f"{slow} SELECT count(*) FROM n)"):
+        for key in (None, "once"):
+            reply = await replica.sql(sql, key=key)
+            assert reply.status == 400
+            assert "nothing was done" in reply.message
+            assert reply.answer.should_retry is None
+    assert (await cluster.primary.sql(COUNT)).value == 0
+    assert (await cluster.primary.sql(insert)).status == 200
+    assert (await replica.sql("INSERT INTO t VALUES (1) RETURNING *", key="once")).status == 200
+    reply = await replica.sql("SELECT * FROM t")
+    assert (reply.status, "too large" in reply.message) == (400, True)
+
+
+async def test_a_replica_may_not_have_too_many_requests_under_way(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The primary bounds them by number and by size, and says that nothing was done.
+
+    Method: bounds of one request, and of none of its size.
+    """
+    slow = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 400000)"
+    replica, other = cluster.replicas
+    monkeypatch.setattr(replica_door, "_FORWARDS_MAX", 1)
+    first = asyncio.create_task(replica.sql(f"{slow} SELECT max(x) FROM n"))
+    second = asyncio.create_task(replica.sql("INSERT INTO t VALUES (1)"))
+    third = asyncio.create_task(other.sql("INSERT INTO t VALUES (2)"))
+    refused = await second
+    assert (refused.status, refused.answer.should_retry) == (503, True)
+    assert "under way" in refused.message
+    assert (await third).status == 200  # its replica has a bound of its own
+    assert (await first).value == 400_000
+    monkeypatch.setattr(replica_door, "_FORWARDS_BYTES_MAX", 20)
+    assert (await replica.sql("INSERT INTO t VALUES (3)")).status == 503
+    monkeypatch.setattr(replica_door, "_FORWARDS_BYTES_MAX", 2000)
+    assert (await replica.sql("INSERT INTO t VALUES (4)")).status == 200
+    assert (await cluster.primary.sql(COUNT)).value == 2
