@@ -196,6 +196,7 @@ class Exports:
             messages=messages,
             error=export.error,
             result=result,
+            more={"progress": {"bytes_done": export.bytes_written}},
         )
 
 

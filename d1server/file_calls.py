@@ -19,6 +19,8 @@ _STALL_S_MAX: Final = 60.0
 
 OnBytes: TypeAlias = Callable[[int], None]
 """Told how many bytes were moved since it was told last."""
+OnReached: TypeAlias = Callable[[int, int], None]
+"""Told how many bytes are here, and how many the file has."""
 
 
 class FileUrl:
@@ -44,7 +46,7 @@ class FileUrl:
             if response.status != 200:
                 raise refusal(response.status, content, _lower(response))
 
-    def receive(self, file: BinaryIO, start: int, on_received: OnBytes) -> bool:
+    def receive(self, file: BinaryIO, start: int, on_received: OnReached) -> bool:
         """GET the file from byte `start` on and write it; whether it is all here.
 
         Raises `NodeUnreachable` if nothing came, `NodeRefused`, `OSError` of the file.
@@ -55,13 +57,14 @@ class FileUrl:
             response = connection.getresponse()
             if response.status not in (200, 206):
                 raise refusal(response.status, response.read(), _lower(response))
-            file.seek(start if response.status == 206 else 0)
+            here = file.seek(start if response.status == 206 else 0)
             file.truncate()
             missing = int(response.headers["Content-Length"])
+            size = here + missing
             while missing and (block := _next_block(response)):
                 file.write(block)
                 missing -= len(block)
-                on_received(len(block))
+                on_received(size - missing, size)
         return missing == 0
 
     @property

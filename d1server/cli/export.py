@@ -19,7 +19,7 @@ import click
 from d1server.call import NodeConnection, NodeUnreachable, database_path
 from d1server.cli.options import common_options, wishes
 from d1server.cli.output import Failure, escaped, print_json
-from d1server.cli.progress import Bar, working
+from d1server.cli.progress import Bar
 from d1server.file_calls import FileUrl
 
 ATTEMPTS_MAX: Final = 6
@@ -54,9 +54,10 @@ def export(name: str, output: str, tables: tuple[str, ...], no_data: bool, no_sc
 def made(node: NodeConnection, name: str, asked: dict[str, Any]) -> dict[str, Any]:
     """Have the node make the export; what it says at the end."""
     path = database_path(name, "export")
-    with working("the node writes the export ..."):
-        told = node.post(path, asked).result_object()
+    told = node.post(path, asked).result_object()
+    with Bar("exporting", None) as bar:
         while told.get("status") == "active":
+            bar.reach(told.get("progress", {}).get("bytes_done", 0))
             told = node.post(
                 path, asked | {"current_bookmark": told["at_bookmark"]}
             ).result_object()
@@ -73,7 +74,7 @@ def fetch(url: str, file: BinaryIO) -> None:
         while True:
             start = file.tell()
             try:
-                if FileUrl(url, wishes().ca_file()).receive(file, start, bar):
+                if FileUrl(url, wishes().ca_file()).receive(file, start, bar.reach):
                     return
                 exc = NodeUnreachable("the download broke off", was_sent=True)
             except NodeUnreachable as caught:

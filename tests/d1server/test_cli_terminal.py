@@ -58,7 +58,19 @@ def test_long_work_shows_progress() -> None:
     assert shown.rstrip().endswith("done")
 
 
-def test_pipes_get_no_progress() -> None:
-    command = [sys.executable, "-c", BAR]
+def test_pipes_get_no_progress_of_what_is_soon_over() -> None:
+    assert in_pipes(BAR) == ("done\n", "")
+
+
+def test_pipes_get_a_line_now_and_then_of_what_takes_long() -> None:
+    """Method: let no time pass between two lines."""
+    at_once = "import d1server.cli.progress as p; p.LINE_EVERY_S = 0.0" + BAR
+    written = "loading: 0.0 of 0.0 MB (40 %)\nloading: 0.0 MB\n"
+    assert in_pipes(at_once) == ("done\n", written)
+
+
+def in_pipes(program: str) -> tuple[str, str]:
+    """Return what a program writes to standard output and standard error, no terminals."""
+    command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    assert (done.stdout, done.stderr) == ("done\n", "")
+    return done.stdout, done.stderr
