@@ -15,7 +15,7 @@ CLIENTS_NPM := tests/clients/node_modules/.installed
 EXAMPLES_NPM := examples/node_modules/.installed
 SOURCES := $(wildcard proto engine primary replica d1server d1client tests bench examples)
 
-.PHONY: run example test test-clients chromium lock-clients lint types format torture torture-ci bench bench-ci lock clean
+.PHONY: run example test test-clients chromium lock-clients lint types format torture torture-ci large-import bench bench-ci lock clean
 .DEFAULT_GOAL := test
 
 # Made once, and again when the dependencies change. A venv cut short leaves no stamp.
@@ -76,6 +76,10 @@ torture: $(READY)
 
 torture-ci: $(READY)
 	$(PY) -m tests.torture --slice ci
+
+# A file of 1 GiB in, out and in again, with kill -9 in the middle: some ten minutes, 6 GB of disk.
+large-import: $(READY)
+	$(PY) -m tests.torture.large_import --mib 1024
 
 bench: $(READY)
 	$(PY) -m bench

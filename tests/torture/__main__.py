@@ -4,6 +4,7 @@
     kills       kill -9 of the primary, replicas, all; in VACUUMs, in bootstraps; frozen replicas
     faults      a disk that fails under the primary
     injection   commits injected under concurrent readers and checkpoints
+    files       a large file in, out and in again, the primary killed meanwhile
 
 Prints progress, and a summary as one line of JSON at the end. Exits with 1 after a violation,
 and keeps data directories, logs and the failing history in a folder under the temporary one.
@@ -22,6 +23,8 @@ from pathlib import Path
 from tests.torture.cluster import REPO, Trouble, open_cluster
 from tests.torture.faults import CI_FAULTS, run_faults
 from tests.torture.kills import run_kills, run_sessions
+from tests.torture.large_import import Figures
+from tests.torture.large_import import run as run_large_import
 from tests.torture.report import Report
 
 INJECTION_S_SPARE = 120.0  # what the injection run may take beyond its seconds
@@ -35,6 +38,8 @@ class Plan:
     kills: int
     seconds: float
     faults: tuple[str, ...] | None  # None: all
+    file_mib: int
+    file_kills: int  # in the upload, and in the import
 
 
 async def _sessions(report: Report, plan: Plan) -> None:
@@ -70,12 +75,21 @@ async def _injection(report: Report, plan: Plan) -> None:
         raise Trouble(f"the injection run ended with {code}")
 
 
+async def _files(report: Report, plan: Plan) -> None:
+    figures = Figures(plan.file_mib)
+    folder = report.folder / "files"
+    await run_large_import(folder, figures, kills=plan.file_kills, seed=plan.seed, is_whole=True)
+    report.kills += figures.upload_kills + figures.import_kills
+    report.add_violations(figures.problems, "files")
+
+
 Part = Callable[[Report, Plan], Awaitable[None]]
 PARTS: dict[str, Part] = {
     "sessions": _sessions,
     "kills": _kills,
     "faults": _faults,
     "injection": _injection,
+    "files": _files,
 }
 
 
@@ -106,6 +120,8 @@ def main() -> int:
         kills=options.kills if options.kills is not None else 200 if is_full else 10,
         seconds=options.seconds if options.seconds is not None else 60.0 if is_full else 10.0,
         faults=None if is_full else CI_FAULTS,
+        file_mib=192 if is_full else 24,
+        file_kills=4 if is_full else 2,
     )
     report = Report(plan.seed, Path(tempfile.mkdtemp(prefix="d1-torture-")))
     report.say(f"seed {plan.seed}, {plan.kills} kills, in {report.folder}")

@@ -104,6 +104,12 @@ class NodeProcess:
         return self._process is not None
 
     @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None, f"{self.name} is not running"
+        return self._process.pid
+
+    @property
     def has_ended(self) -> bool:
         """Whether the process ended by itself."""
         return self._process is not None and self._process.returncode is not None
