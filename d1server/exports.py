@@ -30,6 +30,7 @@ from d1server.signing import SIGNED_PREFIX, SignUrl
 from d1server.transfer_bodies import EXPORT_BUSY, NOT_EXPORTING, job_answer, read_export, refused
 from engine.dump import DumpOptions, dump
 from engine.errors import BudgetExceeded, DeadlineExceeded, EngineError, StatementRefused
+from engine.files import Disk, is_no_room
 from engine.ondemand import Retired
 from engine.resources import Resources
 from engine.threads import until_done
@@ -158,7 +159,8 @@ class Exports:
             ):
                 export.bookmark = bookmark.text
                 export.begun.set()
-                writing = self._resources.readers.start(_write_dump, reader, export)
+                disk = self._resources.disk
+                writing = self._resources.readers.start(_write_dump, reader, export, disk)
                 await until_done(writing, stop=reader.sandbox.interrupt)
             export.status = Status.COMPLETE
             self._finished.append(export)
@@ -214,12 +216,14 @@ async def _stopped(exports: Iterable[Export]) -> None:
 
 
 def _told_error(exc: Exception) -> str:
+    if isinstance(exc, OSError) and is_no_room(exc):
+        return "the disk has no room for the export: free some space and try again"
     if isinstance(exc, DeadlineExceeded | BudgetExceeded):
         return "the export was stopped: it took too long, or too much was written meanwhile"
     return str(exc)
 
 
-def _write_dump(reader: SqlConnection, export: Export) -> None:
+def _write_dump(reader: SqlConnection, export: Export, disk: Disk) -> None:
     """Write the file; on a thread, with memory for one block and one row."""
     with (
         reader.sandbox.limit_time(_RUN_S_MAX),
@@ -227,6 +231,7 @@ def _write_dump(reader: SqlConnection, export: Export) -> None:
         export.file.open("xb") as file,
     ):
         for block in _blocks(lines):
+            disk.check_room(export.file.parent, len(block))
             file.write(block)
             export.bytes_written += len(block)
 

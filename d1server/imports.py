@@ -20,6 +20,7 @@ import logging
 import secrets
 from typing import Final
 
+import aiosqlite
 import apsw
 
 from d1server.administration import success
@@ -39,7 +40,7 @@ from d1server.transfer_bodies import (
     refused,
 )
 from d1server.uploads import Uploads
-from engine.errors import EngineError, StatementRefused
+from engine.errors import DiskFull, EngineError, StatementRefused
 from engine.load import SqlLoad
 from engine.ondemand import Retired
 from engine.wal import PAGE_SIZE
@@ -171,7 +172,10 @@ class Imports:
             job.committer = None
             job.ended.set()
         if is_known:
-            await self._save(entry, job)
+            try:
+                await self._save(entry, job)
+            except (DiskFull, aiosqlite.Error) as exc:  # the database itself knows how it ended
+                logger.warning("the end of an import into %s is not noted: %s", entry.name, exc)
         else:
             self._newest.pop(database.uuid, None)  # asked again, `_recalled` finds out
 
@@ -203,7 +207,12 @@ class Imports:
         job.ended.set()
 
     async def _save(self, entry: CatalogEntry, job: Import) -> None:
-        await self.db.run(SAVE, (entry.id, *job.row()))
+        try:
+            await self.db.run(SAVE, (entry.id, *job.row()))
+        except aiosqlite.OperationalError as exc:
+            if "full" not in str(exc):
+                raise
+            raise DiskFull("the disk is full: free some space and try again") from exc
 
 
 async def _held(job: Import) -> Answer:

@@ -48,8 +48,12 @@ class NodeDb:
 
     async def run_many(self, sql: str, rows: Iterable[Row]) -> None:
         """Run one statement for each row, as one transaction."""
-        await self._connection.executemany(sql, rows)
-        await self._connection.commit()
+        try:
+            await self._connection.executemany(sql, rows)
+            await self._connection.commit()
+        except aiosqlite.Error:
+            await self._connection.rollback()
+            raise
 
     async def rows(self, sql: str, params: Row = ()) -> list[Row]:
         """What a query returns."""

@@ -1,6 +1,7 @@
 """Files that go in and out of a primary: exports and imports, and the URLs that lead to them."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, NoReturn
@@ -15,6 +16,8 @@ from d1server.uploads import Uploads
 from engine.resources import Resources
 from primary.committer import Spawn
 from proto.api import ServedBy
+
+logger = logging.getLogger(__name__)
 
 _SWEEP_S: Final = 5.0
 
@@ -73,5 +76,8 @@ class Transfers:
     async def _sweep(self) -> NoReturn:
         while True:
             await asyncio.sleep(_SWEEP_S)
-            self.exports.sweep()
-            await self.threads.call(self.imports.uploads.sweep)
+            try:
+                self.exports.sweep()
+                await self.threads.call(self.imports.uploads.sweep)
+            except OSError as exc:
+                logger.warning("old files cannot be removed: %s", exc)

@@ -8,18 +8,19 @@ Invariants:
 1. Memory: one block per upload.
 2. One upload of a name at a time: a later one ends the earlier, whose client may be long
    gone without a word. At most `FILES_MAX` files.
-3. What nobody uses goes a day after it was last written to.
+3. What nobody uses goes a day after it was last written to. An upload for which there is no
+   room goes at once: the disk is the commits' before it is an upload's.
 """
 
 import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from engine.files import Disk
+from engine.files import Disk, is_no_room
 from engine.threads import Threads
 
 FILE_BYTES_MAX: Final = 5 * 1024**3  # D1's own limit
@@ -68,9 +69,12 @@ class Uploads:
         """Remove what nobody has used for a day."""
         oldest = time.time() - KEPT_S
         for name in self._disk.list(self._folder):
+            if name.removesuffix(_PART) in self._receiving:
+                continue
             path = self._folder / name
-            if name.removesuffix(_PART) not in self._receiving and path.stat().st_mtime < oldest:
-                self._disk.remove(path)
+            with suppress(FileNotFoundError):  # imported and removed meanwhile
+                if path.stat().st_mtime < oldest:
+                    self._disk.remove(path)
 
     def remove_all(self, prefix: str) -> None:
         """Forget all files whose names begin so."""
@@ -79,13 +83,22 @@ class Uploads:
                 self._disk.remove(self._folder / name)
 
     async def receive(
-        self, name: str, md5: str, chunks: AsyncIterator[bytes], *, at: int, is_last: bool
+        self,
+        name: str,
+        md5: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        at: int,
+        is_last: bool,
+        announced: int = 0,
     ) -> int:
         """Write the chunks from byte `at` on, and if they are the last, check the whole.
 
         How many bytes of the file are here then. Raises `UploadRefused`, and what `chunks`
-        does: what came before stays.
+        does: what came before stays. Raises `OSError` if there is no room for the `announced`
+        bytes, or was none for those that came: then nothing stays of what was received.
         """
+        await self._threads.call(self._disk.check_room, self._folder, announced)
         async with self._turn(name):
             writing = await self._threads.call(_Writing, self._disk, self._part(name), at)
             try:
@@ -93,6 +106,10 @@ class Uploads:
                 if is_last:
                     await self._finish(writing, name, md5)
                 return writing.size
+            except OSError as exc:
+                if is_no_room(exc):
+                    self._disk.remove(self._part(name))
+                raise
             finally:
                 await self._threads.call(writing.close)
 
@@ -156,6 +173,7 @@ class _Writing:
         if at > have:
             raise UploadRefused(f"only {have} bytes are here: go on from there")
         self._disk = disk
+        self._folder = path.parent
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._fd = disk.open(path, create=True)
         self.size = at
@@ -172,6 +190,7 @@ class _Writing:
         return self._md5.hexdigest()
 
     def append(self, block: bytes) -> None:
+        self._disk.check_room(self._folder, len(block))
         self._disk.pwrite(self._fd, block, self.size)
         self._md5.update(block)
         self.size += len(block)

@@ -10,6 +10,7 @@ connection is closed. The `-wal` file carries no locks, but is held all the same
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,15 @@ from proto.record import Buffer
 
 _IOV_MAX: Final = 512  # below every system's limit (Linux: 1024)
 _FILE_MODE: Final = 0o600  # user data: nobody else's business
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+ROOM_KEPT_BYTES: Final = 16 * 1024 * 1024
+"""Files of clients leave so much of the disk to the commits."""
+
+
+def is_no_room(error: OSError) -> bool:
+    """The disk is full, or the file may not grow."""
+    return error.errno in _NO_ROOM
 
 
 class Disk:
@@ -80,6 +90,12 @@ class Disk:
     def truncate(self, fd: int, size: int) -> None:
         """Cut or extend the file to `size` bytes."""
         os.ftruncate(fd, size)
+
+    def check_room(self, folder: Path, count: int) -> None:
+        """Raise `OSError` (ENOSPC) unless `count` bytes more leave `ROOM_KEPT_BYTES` free."""
+        found = os.statvfs(folder)
+        if found.f_bavail * found.f_frsize < count + ROOM_KEPT_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
     def list(self, folder: Path) -> list[str]:
         """Names in `folder`, sorted; none if it does not exist."""

@@ -24,6 +24,7 @@ from d1server.web.limits import ADMIN_BODY_BYTES_MAX, body_s_max
 from d1server.web.response import SERVER, to_response
 from d1server.web.rest import DATABASES, PREFIXES
 from d1server.web.route import Route
+from engine.files import is_no_room
 from engine.threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 _READ_BYTES: Final = 256 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})", re.ASCII)
 _OWN: Final = "/db/{database}"
+_NO_ROOM: Final = "the disk has no room for this file: free some space and upload it again"
 
 
 class TransferRoutes:
@@ -61,7 +63,14 @@ class TransferRoutes:
             uploads = self._transfers("PUT", request).imports.uploads
             at, is_last = _piece(request.headers.get(hdrs.CONTENT_RANGE, ""))
             md5 = name.split(".")[1]
-            size = await uploads.receive(name, md5, _chunks(request), at=at, is_last=is_last)
+            size = await uploads.receive(
+                name,
+                md5,
+                _chunks(request),
+                at=at,
+                is_last=is_last,
+                announced=request.content_length or 0,
+            )
         except UrlRefused as exc:
             return _refused(Fault.URL_REFUSED, str(exc))
         except UploadRefused as exc:
@@ -69,6 +78,8 @@ class TransferRoutes:
         except OSError as exc:
             if isinstance(exc, ConnectionError):
                 raise
+            if is_no_room(exc):
+                return _refused(Fault.DISK_FULL, _NO_ROOM)
             return _refused(Fault.OVERLOADED, f"the file cannot be kept: {exc.strerror}")
         response = web.json_response(
             {"success": True, "uploaded_bytes": size}, status=200 if is_last else 202

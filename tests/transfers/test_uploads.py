@@ -1,0 +1,99 @@
+"""Uploaded files: removed when their time is over, and when there is no room for them."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from d1server.uploads import KEPT_S, Uploads
+from engine.files import Disk
+from engine.threads import Threads
+from proto.record import Buffer
+
+DATA = bytes(range(256)) * 20_000  # more than one block
+MD5 = hashlib.md5(DATA, usedforsecurity=False).hexdigest()
+
+
+class SmallDisk(Disk):
+    """A disk with room for so many bytes."""
+
+    room = 1 << 40
+
+    def pwrite(self, fd: int, data: Buffer, offset: int) -> None:
+        if offset + len(data) > self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().pwrite(fd, data, offset)
+
+
+@pytest.fixture(name="disk")
+def a_disk() -> SmallDisk:
+    return SmallDisk()
+
+
+@pytest.fixture(name="uploads")
+def some_uploads(tmp_path: Path, disk: SmallDisk) -> Iterator[Uploads]:
+    threads = Threads("io", 2)
+    uploads = Uploads(tmp_path / "imports", disk, threads)
+    uploads.open()
+    yield uploads
+    threads.close()
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 60_000):
+        yield data[at : at + 60_000]
+
+
+def names(uploads: Uploads) -> set[str]:
+    return {path.name for path in uploads.path("x").parent.iterdir()}
+
+
+async def receive(uploads: Uploads, name: str, data: bytes = DATA, at: int = 0) -> int:
+    is_last = at + len(data) == len(DATA)
+    return await uploads.receive(name, MD5, pieces(data), at=at, is_last=is_last)
+
+
+async def test_what_nobody_has_used_for_a_day_goes(uploads: Uploads) -> None:
+    """Whole files and parts; not what is younger, nor what is being received now."""
+    await receive(uploads, "old")
+    await receive(uploads, "old-part", DATA[:1000])
+    await receive(uploads, "young")
+    await receive(uploads, "receiving", DATA[:1000])
+    hanging = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        hanging.set()
+        await asyncio.Event().wait()
+        yield b""
+
+    sending = asyncio.create_task(uploads.receive("receiving", MD5, slow(), at=1000, is_last=False))
+    await hanging.wait()
+    long_ago = time.time() - KEPT_S - 1
+    for name in ("old", "old-part.part", "receiving.part"):
+        os.utime(uploads.path(name), (long_ago, long_ago))
+    uploads.sweep()
+    assert names(uploads) == {"young", "receiving.part"}
+    sending.cancel()
+    await asyncio.wait([sending])
+
+
+async def test_an_upload_without_room_gives_back_what_it_took(
+    uploads: Uploads, disk: SmallDisk
+) -> None:
+    """At once, not a day later; and with room again it begins anew."""
+    await receive(uploads, "file", DATA[:1000])
+    disk.room = len(DATA) // 2
+    with pytest.raises(OSError, match="No space"):
+        await receive(uploads, "file", DATA[1000:], at=1000)
+    assert names(uploads) == set()
+    disk.room = 1 << 40
+    with pytest.raises(OSError, match="No space"):
+        await uploads.receive("file", MD5, pieces(DATA), at=0, is_last=True, announced=1 << 60)
+    assert names(uploads) == set()
+    assert await receive(uploads, "file") == len(DATA)
+    assert uploads.is_whole("file")
