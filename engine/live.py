@@ -29,11 +29,13 @@ from engine.log import CommitLog
 from engine.recovery import DB_NAME, Base, recover, write_base
 from engine.sandbox import BUSY_TIMEOUT_MS, SqlLimits, open_guard
 from engine.transaction import SqlConnection
+from engine.wal import FRAME_BYTES, WAL_HEADER_BYTES
 
 C = TypeVar("C", SqlConnection, apsw.Connection)
 
 POOL_READERS_MAX: Final = 4
 """Reads on threads at the same time, per database; more wait for their turn."""
+_SPILL_BYTES_MAX: Final = 4 * 1024 * 1024  # less is not worth a system call
 _READERS_WAIT_MS: Final = 10  # more than a read in the event loop takes
 
 
@@ -156,6 +158,16 @@ class LiveDatabase:
             finally:
                 keeper.set_busy_timeout(BUSY_TIMEOUT_MS)
         return Checkpointed(*keeper.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE))
+
+    def cut_wal(self, frames: int) -> None:
+        """Give back what a write that was undone has left in the WAL; with the writer only.
+
+        Nobody reads behind the last commit, which is within the first `frames`; SQLite would keep
+        the room, gigabytes after a large import, until it has use for it.
+        """
+        kept = WAL_HEADER_BYTES + frames * FRAME_BYTES
+        if self._disk.size(self.files.wal_fd) > kept + _SPILL_BYTES_MAX:
+            self._disk.truncate(self.files.wal_fd, kept)
 
     def read_file(self, count: int, offset: int) -> bytes:
         """Bytes of the SQLite file as it is now, checkpoints under way included; any thread."""

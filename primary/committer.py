@@ -22,6 +22,7 @@ Invariants:
 """
 
 import asyncio
+import contextlib
 import enum
 import logging
 import time
@@ -73,6 +74,7 @@ class CommitterState(enum.Enum):
 
     READY = "ready"  # it runs at once
     BUSY = "busy"  # it queues: a thread has the writer, or others queue before it
+    PAUSED = "paused"  # it is refused: the log failed a moment ago, and may fail again
     FENCED = "fenced"  # it is refused
 
 
@@ -108,8 +110,12 @@ class Committer:
         on_durable: Callable[[], None],
         on_fenced: Callable[[Exception], None],
         keep: Callable[[Bookmark], Bookmark],
+        pause_s: float = 0.0,
     ) -> None:
-        """Take over the writer of `live`; a write longer than `deadline_s` is stopped."""
+        """Take over the writer of `live`; a write longer than `deadline_s` is stopped.
+
+        Writes are refused for the first `pause_s` seconds.
+        """
         self._live = live
         self._log = log
         self._reads = reads
@@ -125,6 +131,10 @@ class Committer:
         )
         self._queue: deque[_Job] = deque()
         self._state = CommitterState.READY
+        self._resuming: asyncio.TimerHandle | None = None
+        if pause_s > 0:
+            self._state = CommitterState.PAUSED
+            self._resuming = asyncio.get_running_loop().call_later(pause_s, self._resume)
         self._worker: asyncio.Task[None] | None = None
         self._advancing: asyncio.Task[None] | None = None  # the base, beside the writes
         self._moved = 0  # frames of the WAL when it was last checkpointed, whole or in part
@@ -230,6 +240,8 @@ class Committer:
 
     async def close(self) -> None:
         """Let what was begun end, make all durable, move the WAL into the file."""
+        if self._resuming is not None:
+            self._resuming.cancel()
         while (task := self._worker or self._advancing) is not None:
             await asyncio.wait([task])
         if self._state is CommitterState.FENCED:
@@ -264,6 +276,11 @@ class Committer:
     ) -> Written:
         if self._state is CommitterState.FENCED:
             raise WriteFenced("the database takes no writes now; try again shortly")
+        if self._state is CommitterState.PAUSED:
+            raise WriteFenced(
+                "the commit log failed a moment ago (is the disk full?): no writes for a while, "
+                "this one was not started; reads go on"
+            )
         if len(self._queue) >= _QUEUE_MAX:
             raise Overloaded("D1 DB is overloaded. Too many requests queued.")
         loop = asyncio.get_running_loop()
@@ -288,6 +305,11 @@ class Committer:
         if self._log.pending_bytes > _PENDING_BYTES_MAX:
             self._work()
         return written
+
+    def _resume(self) -> None:
+        """The pause is over."""
+        if self._state is CommitterState.PAUSED:
+            self._state = CommitterState.READY
 
     def _work(self) -> None:
         """Have the worker take over: from now on writes queue."""
@@ -364,12 +386,19 @@ class Committer:
         def flush() -> None:
             self._log.mark_durable(self._log.flush())
 
-        if job.long is not None:
-            written = job.long(self._writer, flush)
-        else:
-            written = self._writer.execute(
-                job.steps, job.wish, budget_s=self._deadline_s, after_part=flush
-            )
+        try:
+            if job.long is not None:
+                written = job.long(self._writer, flush)
+            else:
+                written = self._writer.execute(
+                    job.steps, job.wish, budget_s=self._deadline_s, after_part=flush
+                )
+        except (LogFailed, DatabaseDamaged):
+            raise
+        except Exception:
+            with contextlib.suppress(OSError):
+                self._live.cut_wal(self._writer.wal_frames)
+            raise
         flush()
         return written
 
@@ -401,11 +430,16 @@ class Committer:
         frames = self._writer.wal_frames
         if frames >= SNAPSHOT_FRAMES_MAX and self._reads.has_snapshots:
             await self._reads.stop_snapshots()
-        if frames >= WAL_FRAMES_MAX and not self._reads.has_snapshots:
-            async with self._reads.held():
-                done = await self._threads.call(self._live.checkpoint, restart=True)
-        else:
-            done = await self._threads.call(self._live.checkpoint)
+        try:
+            if frames >= WAL_FRAMES_MAX and not self._reads.has_snapshots:
+                async with self._reads.held():
+                    done = await self._threads.call(self._live.checkpoint, restart=True)
+            else:
+                done = await self._threads.call(self._live.checkpoint)
+        except apsw.FullError as exc:  # nothing is lost: the WAL stays, and grows
+            logger.warning("%s: no room for a checkpoint: %s", self._live.uuid.hex(), exc)
+            self._moved = frames
+            return
         # A reader may have held some up, or may keep the WAL from beginning anew: the next
         # try comes after as many frames again.
         self._moved = self._writer.wal_frames = done.frames

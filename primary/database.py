@@ -3,6 +3,9 @@
 Closed, it is a folder and a few numbers (`LogEnds`). The first use recovers the file from
 the log and opens it; a failed log fences it: what was not durable is undone by the
 same recovery, and the next use finds it open again, or is told what is wrong.
+
+A log that fails is likely to fail again (a full disk stays full), and each time costs a
+recovery: so after a failure writes are refused for a pause, which grows until one is durable.
 """
 
 import logging
@@ -16,7 +19,7 @@ from typing import Final
 import apsw
 
 from engine.checksum import PageChecksums
-from engine.errors import DatabaseClosed, EngineError
+from engine.errors import DatabaseClosed, DatabaseDamaged, EngineError
 from engine.live import LiveDatabase, Role
 from engine.log import CommitLog, LogEnds
 from engine.ondemand import OnDemand, Retired
@@ -37,6 +40,13 @@ logger = logging.getLogger(__name__)
 _STOPPED: Final = "the database cannot be opened; /status and the primary's log say why"
 _TRY_AGAIN_S: Final = 2.0
 """So long a database that cannot be opened answers with the reason, without another try."""
+PAUSE_S_MIN: Final = 0.25
+PAUSE_S_MAX: Final = 10.0
+
+
+def next_pause(pause_s: float) -> float:
+    """How long to refuse writes when the log has failed again, after a pause of `pause_s`."""
+    return min(max(PAUSE_S_MIN, 2 * pause_s), PAUSE_S_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,9 @@ class PrimaryDatabase:
         self._failed_log: CommitLog | None = None  # of a fenced one: to be rid of what failed
         self._pins: list[Bookmark] = []
         self._refused_until = 0.0
+        self._pause_s = 0.0  # the newest pause; 0 once a write was durable after it
+        self._paused_until = 0.0
+        self._fenced_at = 0  # the durable sequence number then
         self.demand: OnDemand[OpenPrimary] = OnDemand(self._open, self._close)
 
     def _peeked(self) -> LogEnds:
@@ -166,9 +179,10 @@ class PrimaryDatabase:
             durations=resources.flush_s,
             spawn=self._spawn,
             deadline_s=resources.query_deadline_s,
-            on_durable=lambda: self._on_durable(self.uuid),
+            on_durable=self._became_durable,
             on_fenced=self._fenced,
             keep=self._keep,
+            pause_s=self._paused_until - time.monotonic(),
         )
         return OpenPrimary(log, live, reads, committer)
 
@@ -181,10 +195,19 @@ class PrimaryDatabase:
         await self._resources.io.call(opened.log.close)
         self._resources.openings.give_back(self.demand)
 
+    def _became_durable(self) -> None:
+        if self._pause_s and self.durable.seq > self._fenced_at:
+            self._pause_s = 0.0
+        self._on_durable(self.uuid)
+
     def _fenced(self, error: Exception) -> None:
         """The committer gave up: take the database out of use and have it rebuilt."""
         logger.error("database %s is fenced and rebuilt: %s", self.uuid.hex(), error)
         self.problem = f"fenced: {error}"
+        if not isinstance(error, DatabaseDamaged):
+            self._pause_s = next_pause(self._pause_s)
+            self._paused_until = time.monotonic() + self._pause_s
+            self._fenced_at = self.durable.seq
         if (current := self.demand.current) is not None:
             self._ends = _ends_of(current.log)
             self._broken, self.demand.current = current, None

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+import click
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -61,7 +63,7 @@ class Bar:
             self._bar.update(self._task, completed=done, total=total)
         elif (now := time.monotonic()) >= self._next_line_at:
             self._next_line_at = now + LINE_EVERY_S
-            print(self._line(), file=sys.stderr, flush=True)
+            click.echo(self._line(), err=True)
 
     def _line(self) -> str:
         done = f"{self._label}: {self._done / _MB:.1f}"

@@ -32,6 +32,12 @@ from tests.primary.opened_primary import (
 COUNT = "SELECT count(*) FROM t"
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take writes again at once; `test_write_pauses.py` is of the pauses."""
+    monkeypatch.setattr(primary.database, "PAUSE_S_MIN", 0.0)
+
+
 async def until(condition: Callable[[], bool], what: str) -> None:
     ends = time.monotonic() + 15
     while not condition():
