@@ -5,6 +5,7 @@ which `...` stands for anything. Only the addresses are replaced by those of the
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -57,17 +58,18 @@ def test_recipe_prints_what_it_says(shop: Nodes, path: Path, tmp_path: Path) -> 
     for recipe in read_recipes(path):
         code = recipe.code.replace("http://127.0.0.1:8787", shop.primary)
         code = code.replace("http://127.0.0.1:8788", shop.replica)
-        printed = execute(recipe.language, code, tmp_path)
+        python = server_python() if path.stem == "python" else Path(sys.executable)
+        printed = execute(recipe.language, code, tmp_path, python)
         expected = re.escape(recipe.output.strip()).replace(re.escape("..."), ".*")
         assert re.fullmatch(expected, printed.replace("\r", "").strip(), re.DOTALL), printed
 
 
-def execute(language: str, code: str, folder: Path) -> str:
+def execute(language: str, code: str, folder: Path, python: Path) -> str:
     """Run the code of a recipe and return what it printed."""
+    env = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "PYTHONPATH": str(ROOT)}
     if language == "js":
         (folder / "recipe.mjs").write_text(code)
-        return run(node_programs()[0], folder / "recipe.mjs", cwd=folder).stdout
+        return run(node_programs()[0], folder / "recipe.mjs", cwd=folder, env=env).stdout
     if language == "python":
-        env = {"PYTHONPATH": str(ROOT)}
-        return run(server_python(), "-c", code, cwd=folder, env=env).stdout
-    return run("bash", "-euc", code, cwd=folder).stdout
+        return run(python, "-c", code, cwd=folder, env=env).stdout
+    return run("bash", "-euc", code, cwd=folder, env=env).stdout
