@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from d1server.access import TOKEN_PREFIX
 from d1server.tls import TlsFiles
+from engine.limits import SqlLimits
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -86,6 +87,7 @@ class NodeConfig:
     primary: Address | None = None  # its replication address; set exactly on a replica
     public_url: str | None = None  # in signed URLs, where clients cannot reach `listen` itself
     region: str = "ENAM"  # shown in `meta.served_by_region`
+    sql: SqlLimits = field(default_factory=SqlLimits)  # `sql_statement_bytes_max` and so on
     name: str  # shown in `meta.served_by` and in the primary's list of replicas
     query_deadline_s: float = 30.0  # D1's own limit for one request
     read_wait_s: float = 5.0  # then the request's own policy decides: primary, stale or error
@@ -226,6 +228,27 @@ def _size(least: int, most: int) -> Callable[[object], int]:
     return parse
 
 
+SQL_PREFIX: Final = "sql_"
+
+# The most is what SQLite was built for; the least, what the server's own statements need.
+_SQL_PARSERS: Final[Mapping[str, Callable[[object], int]]] = {
+    "statement_bytes_max": _size(16 * KIB, GIB),
+    "value_bytes_max": _size(64 * KIB, 900 * MIB),
+    "columns_max": _count(32, 2000),
+    "expression_depth_max": _count(10, 1000),
+    "compound_selects_max": _count(2, 500),
+    "instructions_max": _count(1000, 250_000_000),
+    "function_arguments_max": _count(8, 1000),
+    "pattern_bytes_max": _count(1, 50_000),
+    "variables_max": _count(32, 32_766),
+    "trigger_depth_max": _count(1, 1000),
+    "database_bytes_max": _size(MIB, 16 * 1024 * GIB),
+    "result_bytes_max": _size(64 * KIB, GIB),
+    "memory_bytes_max": _size(MIB, 1024 * GIB),
+    "spill_bytes_max": _size(MIB, 1024 * GIB),
+}
+assert _SQL_PARSERS.keys() == {limit.name for limit in dataclasses.fields(SqlLimits)}
+
 PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "data_dir": _parse_path,
     "listen": _parse_address,
@@ -234,6 +257,7 @@ PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "public_url": _parse_url,
     "region": _parse_region,
     "name": _parse_name,
+    **{SQL_PREFIX + limit: parser for limit, parser in _SQL_PARSERS.items()},
     "query_deadline_s": _seconds(0.01, 3600),
     "read_wait_s": _seconds(0, 3600),
     "body_bytes_max": _size(KIB, GIB),
@@ -329,7 +353,9 @@ def resolve(
         values["replication"] = replication_beside(listen)
     region = values.setdefault("region", "ENAM")
     values.setdefault("name", f"{role.value}-{region.lower()}-{listen.port}")
-    return NodeConfig(role=role, **values)
+    given_sql = [setting for setting in values if setting.startswith(SQL_PREFIX)]
+    sql = SqlLimits(**{at.removeprefix(SQL_PREFIX): values.pop(at) for at in given_sql})
+    return NodeConfig(role=role, sql=sql, **values)
 
 
 def _settle_links(role: Role, given: Mapping[str, _Given], values: dict[str, Any]) -> None:
@@ -364,4 +390,6 @@ def replication_beside(listen: Address) -> Address:
     return Address(listen.host, up if up <= 65535 else listen.port - REPLICATION_PORT_OFFSET)
 
 
-assert PARSERS.keys() | {"role"} == {field.name for field in dataclasses.fields(NodeConfig)}
+assert {"role", "sql"} | {name for name in PARSERS if not name.startswith(SQL_PREFIX)} == {
+    field.name for field in dataclasses.fields(NodeConfig)
+}

@@ -28,7 +28,6 @@ from d1server.web.serve import serving
 from engine.files import Disk
 from engine.openings import Openings
 from engine.resources import Resources
-from engine.sandbox import SqlLimits
 from engine.threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ def open_resources(config: NodeConfig, disk: Disk, open_max: int = 16) -> Iterat
     try:
         yield Resources(
             disk=disk,
-            limits=SqlLimits(),
+            limits=config.sql,
             io=io,
             readers=readers,
             query_deadline_s=config.query_deadline_s,

@@ -25,9 +25,10 @@ from engine.checksum import PageChecksums
 from engine.errors import DatabaseDamaged
 from engine.files import Disk, HeldFiles
 from engine.inject import Injector
+from engine.limits import SqlLimits
 from engine.log import CommitLog
 from engine.recovery import DB_NAME, Base, recover, write_base
-from engine.sandbox import BUSY_TIMEOUT_MS, SqlLimits, open_guard
+from engine.sandbox import BUSY_TIMEOUT_MS, open_guard
 from engine.transaction import SqlConnection
 from engine.wal import FRAME_BYTES, WAL_HEADER_BYTES
 

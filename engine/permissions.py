@@ -24,6 +24,7 @@ import apsw
 
 HIDDEN_PREFIXES: Final = ("_cf_", "_d1_")
 _HIDDEN_WORD: Final = re.compile(r"(?<![A-Za-z0-9_$\x80-\U0010ffff])_(?:cf|d1)_", re.IGNORECASE)
+NO_SUCH_HIDDEN: Final = re.compile(r"no such \w+: (?:main\.)?_(?:cf|d1)_", re.IGNORECASE)
 _REFERENCES: Final = re.compile("references", re.IGNORECASE)
 
 MODULES: Final = frozenset({"fts5", "fts5vocab", "rtree", "rtree_i32"})

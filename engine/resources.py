@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from engine.durations import Histogram
 from engine.files import Disk
+from engine.limits import SqlLimits
 from engine.openings import Openings
-from engine.sandbox import SqlLimits
 from engine.threads import Threads
 
 

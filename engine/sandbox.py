@@ -25,7 +25,6 @@ import secrets
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +40,8 @@ from engine.errors import (
     StatementRefused,
 )
 from engine.functions import install_bounded
-from engine.permissions import MODULES, Trait, denial, names_hidden, traits
+from engine.limits import SqlLimits
+from engine.permissions import MODULES, NO_SUCH_HIDDEN, Trait, denial, names_hidden, traits
 from engine.sqlerrors import describe_error, hint_for, is_damage
 from engine.watchdog import TIME, WATCHDOG, Watch
 from proto.api import SqlValue
@@ -79,25 +79,6 @@ _TRANSACTION_TEXT: Final = (
     "or SAVEPOINT statements. A batch is one transaction: it is rolled back as a whole if one of "
     "its statements fails."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqlLimits:
-    """How large SQL from outside may be. The defaults are D1's, where no reason is given."""
-
-    statement_bytes_max: int = 100_000
-    value_bytes_max: int = 2_000_000  # a string, a blob or a row
-    columns_max: int = 100
-    expression_depth_max: int = 200  # D1: 100, which ordinary programs exceed
-    compound_selects_max: int = 5
-    instructions_max: int = 250_000  # D1: 25,000, a tenth of an INSERT of 100,000 bytes
-    function_arguments_max: int = 127
-    pattern_bytes_max: int = 50  # LIKE and GLOB
-    variables_max: int = 100
-    trigger_depth_max: int = 10
-    result_bytes_max: int = 32 * MIB  # of all statements of one request; memory, not D1's
-    memory_bytes_max: int = 256 * MIB  # what one statement may add to SQLite's memory
-    spill_bytes_max: int = 2048 * MIB  # temporary files of all statements of this process
 
 
 class Prepared(NamedTuple):
@@ -147,6 +128,8 @@ class Sandbox:
         _configure(connection, cache_kib=CACHE_KIB_WRITER)
         connection.pragma("page_size", PAGE_SIZE)
         connection.pragma("journal_mode", "wal")
+        # A database that is larger already stays as it is, and does not grow.
+        connection.pragma("max_page_count", max(1, limits.database_bytes_max // PAGE_SIZE))
         return cls(connection, limits)
 
     @classmethod
@@ -404,8 +387,8 @@ class Sandbox:
         """Turn what apsw raised for SQL from outside into an error of the engine."""
         if isinstance(exc, apsw.InterruptError):
             return self._stopped()
-        if isinstance(exc, apsw.FullError) and self._is_disk_full():
-            return DiskFull("the disk is full; nothing was done: free some space and try again")
+        if isinstance(exc, apsw.FullError):
+            return self._full(exc)
         if isinstance(exc, apsw.Error):
             return DatabaseDamaged(describe_error(exc)) if is_damage(exc) else self._refused(exc)
         if isinstance(exc, UnicodeDecodeError):
@@ -420,13 +403,26 @@ class Sandbox:
             return StatementRefused("integer overflow: a parameter has more than 64 bits")
         return exc
 
-    def _is_disk_full(self) -> bool:
-        """SQLite says the same of a full disk and of rowids that have run out."""
-        return shutil.disk_usage(Path(self.connection.filename).parent).free < _FREE_BYTES_MIN
+    def _full(self, exc: apsw.FullError) -> Exception:
+        """SQLite says the same of a full disk, of rowids that ran out, and of a full database."""
+        if shutil.disk_usage(Path(self.connection.filename).parent).free < _FREE_BYTES_MIN:
+            return DiskFull("the disk is full; nothing was done: free some space and try again")
+        # Only AUTOINCREMENT runs out of rowids: other tables look for a free one.
+        if self.connection.table_exists("main", "sqlite_sequence") and self.execute_internal(
+            "SELECT 1 FROM sqlite_sequence WHERE seq = 9223372036854775807"
+        ):
+            return self._refused(exc)
+        return StatementRefused(
+            "Exceeded maximum DB size.",
+            f"a database has at most {self.limits.database_bytes_max} bytes: delete what is not "
+            "needed, or have the operator raise --sql-database-bytes-max",
+        )
 
     def _refused(self, exc: apsw.Error) -> StatementRefused:
         denied, self._denied = self._denied, None
         text = describe_error(exc)
+        if NO_SUCH_HIDDEN.match(text) is not None:  # whether it is there is not told
+            return StatementRefused(_HIDDEN_TEXT, _HIDDEN_HINT)
         if denied is None or not ("not authorized" in text or "is prohibited" in text):
             return StatementRefused(text, hint_for(exc))
         action, reason = denied

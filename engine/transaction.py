@@ -15,7 +15,8 @@ from typing import Self
 import msgspec
 
 from engine.errors import BudgetExceeded, StatementRefused
-from engine.sandbox import Sandbox, SqlLimits
+from engine.limits import SqlLimits
+from engine.sandbox import Sandbox
 from engine.statements import Planner, count_result, run, split
 from proto.api import NO_STATEMENTS, SqlValue, Statement, StatementResult
 

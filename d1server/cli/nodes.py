@@ -11,13 +11,31 @@ import click
 
 from d1server.cli.options import json_option, wishes
 from d1server.cli.output import Failure
-from d1server.config import ConfigInvalid, NodeConfig, Role, read_file, resolve
+from d1server.config import SQL_PREFIX, ConfigInvalid, NodeConfig, Role, flag, read_file, resolve
 from d1server.signals import end_of_input, run_until_signalled
 
 PORT_MAX: Final = 65535 - 3  # dev needs the next two as well
 
 LISTEN_HELP: Final = "HTTP address, HOST:PORT; port 0 lets the system choose."
 DATA_DIR_HELP: Final = "Folder of this node's data; made if it is not there."
+
+# Each with D1's value where D1 has one; a node's own, so all nodes should have the same.
+SQL_LIMITS: Final = {
+    "statement_bytes_max": "Of one SQL statement: 100000.",
+    "value_bytes_max": "Of a string, a blob or a row: 2000000.",
+    "columns_max": "Of a table or a result: 100.",
+    "expression_depth_max": "Of nested expressions: 200.",
+    "compound_selects_max": "Of SELECTs joined by UNION and the like: 5.",
+    "instructions_max": "Of a statement's program: 250000.",
+    "function_arguments_max": "Of one function: 127.",
+    "pattern_bytes_max": "Of a LIKE or GLOB pattern: 50.",
+    "variables_max": "Of a statement's parameters: 100.",
+    "trigger_depth_max": "Of triggers that set off triggers: 10.",
+    "database_bytes_max": "Of one database: 10GiB.",
+    "result_bytes_max": "Of one request's results in memory: 32MiB.",
+    "memory_bytes_max": "That one request may take of SQLite: 256MiB.",
+    "spill_bytes_max": "Of SQLite's temporary files: 2GiB.",
+}
 
 
 def node_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -32,6 +50,10 @@ def node_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--query-deadline-s", metavar="S", help="A query is stopped after it."),
         click.option("--read-wait-s", metavar="S", help="How long a read waits for its bookmark."),
         click.option("--body-bytes-max", metavar="SIZE", help="Largest request body: 32MiB."),
+        *[
+            click.option(flag(SQL_PREFIX + limit), metavar="N", help=text)
+            for limit, text in SQL_LIMITS.items()
+        ],
         click.option("--log-bytes-max", metavar="SIZE", help="Commits kept for replicas: 1GiB."),
         click.option("--idle-close-s", metavar="S", help="An idle database is closed after it."),
         click.option("--open-databases-max", metavar="N", help="Databases open at once."),

@@ -23,7 +23,6 @@ from d1server.query import AdminRequest, Answer, Constraint, OnTimeout, QueryReq
 from d1server.replica_node import ReplicaNode
 from engine.files import Disk
 from engine.resources import Resources
-from engine.sandbox import SqlLimits
 from engine.threads import Threads
 from primary.database import PrimaryDatabase
 from proto.api import Shape, decode_query
@@ -82,7 +81,7 @@ class NodeUnderTest:
             stack.callback(readers.close)
             resources = Resources(
                 disk=self.disk,
-                limits=SqlLimits(),
+                limits=config.sql,
                 io=io,
                 readers=readers,
                 query_deadline_s=config.query_deadline_s,

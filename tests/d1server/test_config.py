@@ -18,6 +18,7 @@ from d1server.config import (
     read_file,
     resolve,
 )
+from engine.limits import SqlLimits
 
 
 def primary(
@@ -51,6 +52,17 @@ def test_defaults_need_only_a_folder() -> None:
     assert config.replication == Address("127.0.0.1", 8887)
     assert config.primary is None
     assert config.name == "primary-enam-8787"
+
+
+def test_limits_of_sql_are_settings() -> None:
+    """Each by its own name, with the values of `SqlLimits` where nothing is said."""
+    assert primary().sql == SqlLimits()
+    env = {"D1SERVER_SQL_COLUMNS_MAX": "200"}
+    config = primary({"sql_database_bytes_max": "2GiB"}, env, {"sql_pattern_bytes_max": 1000})
+    expected = SqlLimits(database_bytes_max=2 * 2**30, columns_max=200, pattern_bytes_max=1000)
+    assert config.sql == expected
+    with pytest.raises(ConfigInvalid, match="--sql-columns-max"):
+        primary({"sql_columns_max": "3000"})  # more than SQLite was built for
 
 
 def test_replica_needs_its_primary() -> None:

@@ -107,12 +107,12 @@ class HttpCluster:
 
 
 @asynccontextmanager
-async def http_cluster(folder: Path) -> AsyncIterator[HttpCluster]:
-    """A running cluster with HTTP in front of both nodes."""
+async def http_cluster(folder: Path, **settings: Any) -> AsyncIterator[HttpCluster]:
+    """A running cluster with HTTP in front of both nodes; `settings` are for both."""
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(running_cluster(folder))
-        await cluster.add_primary()
-        await cluster.add_replica()
+        await cluster.add_primary(**settings)
+        await cluster.add_replica(**settings)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         served = []
         for node in cluster.nodes:

@@ -1,8 +1,7 @@
-"""D1's error texts over the REST API, at the primary and through a replica."""
+"""D1's error texts for whole bodies over the REST API; for statements see `test_every_door.py`."""
 
 import pytest
 
-from tests.engine.golden_errors import GOLDEN, SCHEMA
 from tests.rest.http_cluster import HttpCluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -33,20 +32,6 @@ BODIES: list[tuple[object, str]] = [
 # D1's own text names classes of its runtime that do not exist here; ours says what to send
 # instead, and begins with the same words.
 TRANSACTION = "To execute a transaction, please "
-
-
-async def test_every_text_over_rest(nodes: HttpCluster) -> None:
-    """Status 400, code 7500, D1's text to the letter, and nothing of the statement remains.
-
-    The limit on the depth of expressions is 200 here, 100 at D1: its text has our number.
-    """
-    await nodes.create("golden", SCHEMA)
-    for node in nodes.nodes:
-        for sql, text in GOLDEN.items():
-            for route in ("query", "raw", "query/", "raw/"):  # a slash leads to aiohttp
-                reply = await node.rest("POST", f"/golden/{route}", {"sql": sql})
-                assert reply.error == (400, 7500, text)
-        assert await node.rows("golden", "SELECT count(*) AS n FROM t") == [{"n": 1}]
 
 
 @pytest.mark.parametrize(("body", "text"), BODIES, ids=lambda value: str(value)[:40])
