@@ -30,6 +30,7 @@ from typing import Final, cast
 from d1server.query import Answer, PendingAnswer, QueryRequest
 from d1server.web.admission import Refused
 from d1server.web.binding_call import to_binding_answer, to_lost_answer
+from d1server.web.chunks import read_chunks
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
 from d1server.web.head import HEAD_END, may_be_query
@@ -213,12 +214,21 @@ class FastConnection(asyncio.Protocol):
             if head is None:
                 self._hand_over(data[start:])
                 return
-            end = head_end + head.content_length
-            if end > size:
+            length = head.content_length
+            if length is not None:
+                end = head_end + length
+                body = data[head_end:end] if end <= size else None
+            else:
+                chunks = read_chunks(data, head_end)
+                if chunks is None:
+                    self._hand_over(data[start:])
+                    return
+                body, end = chunks
+            if body is None:
                 self._keep_body(data[start:], end - start, now)
                 return
             self._phase = _IDLE
-            now = self._answer(head, data[head_end:end], now)
+            now = self._answer(head, body, now)
             if end == size and self._phase is _IDLE:
                 self.deadline = now + IDLE_S_MAX
                 return
@@ -245,8 +255,9 @@ class FastConnection(asyncio.Protocol):
     def _keep_body(self, data: bytes, wanted_bytes: int, now: float) -> None:
         self._rest += data
         self._wanted_bytes = wanted_bytes
-        self._phase = _BODY
-        self.deadline = now + BODY_S_MAX
+        if self._phase is not _BODY:  # a dripped one, in chunks, does not move its own deadline
+            self._phase = _BODY
+            self.deadline = now + BODY_S_MAX
 
     def _take_rest(self) -> bytes:
         data = bytes(self._rest)
@@ -323,7 +334,7 @@ class FastConnection(asyncio.Protocol):
         if task.cancelled() and self._phase is _ANSWERING:  # not by us: the node stops
             message = "the node gave this request up; whether it was done is not known"
             answer = refuse(Fault.OUTCOME_UNKNOWN, message)
-            if head.dialect is Dialect.BINDING:
+            if head.dialect is _BINDING:
                 answer = to_lost_answer(answer)
             self._refuse_with(answer)
 

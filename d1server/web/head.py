@@ -9,8 +9,9 @@ head is taken here only if llhttp takes it in its strict mode and every rule bel
 
 1. the target of a POST with HTTP/1.1 is one of `_TARGETS`: a query's on one of the three surfaces,
    with the database's name in plain characters;
-2. exactly one Host and exactly one Content-Length of at most FAST_BODY_BYTES_MAX, digits only;
-3. no Transfer-Encoding, Expect, Upgrade, Content-Encoding, Trailer or TE;
+2. exactly one Host, and either exactly one Content-Length of at most FAST_BODY_BYTES_MAX,
+   digits only, or exactly one Transfer-Encoding, `chunked` (then see `chunks.py`);
+3. no Expect, Upgrade, Content-Encoding, Trailer or TE;
 4. at most one Connection, `keep-alive` or `close`;
 5. at most HEAD_BYTES_MAX and HEADERS_MAX;
 6. the session headers are valid (`headers.py`);
@@ -62,9 +63,8 @@ _BOOKMARK_LINE: Final = re.compile(
 )
 _LENGTH: Final = re.compile(rb"[0-9]{1,9}")
 _HOST: Final = re.compile(rb"[A-Za-z0-9_.:\[\]-]{1,255}")
-_PLAIN: Final = frozenset({b"host", b"content-length", b"connection"})
+_PLAIN: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
 _FRAMING: Final = _PLAIN | {
-    b"transfer-encoding",
     b"expect",
     b"upgrade",
     b"content-encoding",
@@ -190,19 +190,26 @@ def _read_target(fields: _Fields) -> tuple[str, Shape, Dialect] | None:
     return None
 
 
-def _read_framing(framing: list[tuple[bytes, bytes]]) -> tuple[int, bool] | None:
-    """Return the body's length and whether the connection stays; None: a surprise."""
+def _read_framing(framing: list[tuple[bytes, bytes]]) -> tuple[int | None, bool] | None:
+    """Return the body's length (None: in chunks) and whether the connection stays.
+
+    None for both: a surprise.
+    """
     found = dict(framing)
     if len(found) != len(framing) or not found.keys() <= _PLAIN:
         return None
     host, length = found.get(b"host"), found.get(b"content-length")
-    if host is None or not _HOST.fullmatch(host) or length is None or not _LENGTH.fullmatch(length):
+    coding = found.get(b"transfer-encoding")
+    if host is None or not _HOST.fullmatch(host) or (length is None) is (coding is None):
         return None
     connection = found.get(b"connection", b"keep-alive").lower()
-    content_length = int(length)
-    if connection not in _KEEPS_OPEN or content_length > FAST_BODY_BYTES_MAX:
+    if connection not in _KEEPS_OPEN:
         return None
-    return content_length, _KEEPS_OPEN[connection]
+    if length is None:
+        return (None, _KEEPS_OPEN[connection]) if coding == b"chunked" else None
+    if not _LENGTH.fullmatch(length) or int(length) > FAST_BODY_BYTES_MAX:
+        return None
+    return int(length), _KEEPS_OPEN[connection]
 
 
 class HeadCache:

@@ -31,14 +31,14 @@ class QueryHead:
         wishes: Wishes,
         dialect: Dialect,
         *,
-        content_length: int = 0,
+        content_length: int | None = 0,
         keep_alive: bool = True,
     ) -> None:
         self.database = database  # name or uuid
         self.shape = shape
         self.wishes = wishes
         self.dialect = dialect
-        self.content_length = content_length
+        self.content_length = content_length  # None: the body comes in chunks
         self.keep_alive = keep_alive
         name = wishes.answer_header
         # The second name under which the answer carries its bookmark; empty: none.

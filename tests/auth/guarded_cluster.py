@@ -79,6 +79,7 @@ class Caller:
         encoded = None if body is None else json.dumps(body).encode()
         if chunked:
             assert encoded is not None
+            sent["TE"] = "trailers"  # with which no head is plain: this goes to aiohttp
             self._http.request(
                 method, path, body=iter([encoded]), headers=sent, encode_chunked=True
             )

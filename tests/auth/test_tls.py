@@ -87,7 +87,7 @@ def test_both_ways_in_work_over_tls(served: tuple[Address, str], good: Files) ->
             "POST",
             "/db/shop/query",
             iter([body]) if chunked else body,
-            headers,
+            headers | {"TE": "trailers"} if chunked else headers,
             encode_chunked=chunked,
         )
         response = connection.getresponse()

@@ -25,7 +25,7 @@ UNUSUAL = {
     "TE": call("POST", "/db/shop/query", "TE: trailers", body=BODY),
     "leading line end": b"\r\n" + call("POST", "/db/shop/query", body=BODY),
     "chunked": (
-        b"POST /db/shop/query HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"POST /db/shop/query HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n"
         b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
     ),
 }

@@ -83,7 +83,7 @@ ODD = {
     "creation": raw(ACCOUNT),
     "other version": raw(f"/client/v5{ACCOUNT}/shop/query"),
     "large": raw(f"{ACCOUNT}/shop/query", length=70_000),
-    "chunked": raw(f"{ACCOUNT}/shop/query", "Transfer-Encoding: chunked"),
+    "both lengths": raw(f"{ACCOUNT}/shop/query", "Transfer-Encoding: chunked"),
 }
 
 
