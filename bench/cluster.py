@@ -123,11 +123,13 @@ def open_cluster(
     flags: Sequence[str] = (),
     primary_command: Sequence[str] = ("-m", "d1server"),
     replica_command: Sequence[str] = ("-m", "d1server"),
+    checkout: Path | None = None,
 ) -> Iterator[Cluster]:
     """Start a primary and a replica with empty data directories; stop and erase them after.
 
     `flags` go to both nodes. The commands are what the interpreter is to run before the
-    node's own arguments: the profiler puts itself in between there.
+    node's own arguments: the profiler puts itself in between there. `checkout` is whose
+    code runs, if not the working directory's.
     """
     SCRATCH.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=SCRATCH))
@@ -138,6 +140,7 @@ def open_cluster(
             folder,
             "primary",
             [*primary_command, "primary", "--replication", link, "--region", "ENAM", *flags],
+            checkout,
         )
         nodes.append(primary)
         primary.wait_ready()
@@ -145,6 +148,7 @@ def open_cluster(
             folder,
             "replica",
             [*replica_command, "replica", "--primary", link, "--region", "WEUR", *flags],
+            checkout,
         )
         nodes.append(replica)
         replica.wait_ready()
@@ -159,13 +163,13 @@ def open_cluster(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, role: str, command: Sequence[str]) -> Node:
+def _start(folder: Path, role: str, command: Sequence[str], checkout: Path | None) -> Node:
     port = free_port()
     data, log = folder / role, folder / f"{role}.log"
     arguments = [*command, "--data-dir", str(data), "--listen", f"{HOST}:{port}"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, cwd=checkout
         )
     return Node(role, port, data, log, process)
 

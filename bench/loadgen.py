@@ -45,7 +45,7 @@ class Job:
     connections: int
     seconds: float
     warmup_s: float = 0.5
-    route: str = "fast"  # "chunked": the body is sent in chunks, which only aiohttp understands
+    route: str = "fast"  # "chunked": in chunks; "general": in a form that only aiohttp takes
     depth: int = 1
     seed: int = 1
     check_every: int = 64  # 0: never, for a responder whose answers mean nothing
@@ -284,7 +284,12 @@ def _tails_of(workload: Workload, route: str) -> Iterator[bytes]:
             b"\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(b), b)
             for b in workload.bodies()
         )
-    raise ValueError(f"route {route!r}: choose fast or chunked")
+    if route == "general":
+        return (
+            b"\r\nte: trailers\r\ncontent-length: %d\r\n\r\n%b" % (len(b), b)
+            for b in workload.bodies()
+        )
+    raise ValueError(f"route {route!r}: choose fast, chunked or general")
 
 
 def main() -> None:

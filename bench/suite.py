@@ -89,7 +89,10 @@ def read_scenarios(*, extras: bool) -> tuple[Scenario, ...]:
     found: list[Scenario] = []
     for node in ("primary", "replica"):
         found += [Scenario(node=node, workload="read", connections=n) for n in (1, 16, 64)]
-        found.append(Scenario(node=node, workload="read", connections=64, route="chunked"))
+        found += [
+            Scenario(node=node, workload="read", connections=64, route=route)
+            for route in ("chunked", "general")
+        ]
         if extras:
             found.append(Scenario(node=node, workload="read", connections=16, depth=16))
     return tuple(found)

@@ -30,7 +30,15 @@ def job_for(port: int, workload: str, **changes: object) -> Job:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"route": "chunked"}, {"depth": 8}, {"connections": 1}, {"server": "primary"}]
+    "changes",
+    [
+        {},
+        {"route": "chunked"},
+        {"route": "general"},
+        {"depth": 8},
+        {"connections": 1},
+        {"server": "primary"},
+    ],
 )
 def test_reads_are_counted_and_checked(standins: Cluster, changes: dict[str, object]) -> None:
     """Each route and each depth gets right answers, and each answer has a latency."""
