@@ -14,7 +14,8 @@ Invariants:
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import chain, islice
 from operator import length_hint
 from typing import Final, Never
@@ -22,6 +23,7 @@ from typing import Final, Never
 import apsw
 
 from engine.errors import BudgetExceeded, ResultTooLarge, StatementRefused
+from engine.invalid_text import rows_of_any_text
 from engine.permissions import Trait
 from engine.sandbox import Sandbox
 from engine.sqltext import split
@@ -130,6 +132,8 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
             _count(sandbox, plan, rows)
             if len(rows) == _ROWS_FIRST:
                 _step_on(sandbox, plan, cursor, rows)
+    except UnicodeDecodeError as exc:
+        rows = _rows_of_any_text(sandbox, plan, params, exc)
     except Exception as exc:
         _fail(sandbox, plan, exc)
     duration_ms = (time.perf_counter() - started) * 1000.0
@@ -158,8 +162,33 @@ def _columns_now(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> tuple[str
         return sandbox.prepare(plan.sql).columns
 
 
+def _rows_of_any_text(
+    sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue], error: UnicodeDecodeError
+) -> list[tuple[SqlValue, ...]]:
+    """The rows, if one of them has text that is not UTF-8; on a thread."""
+    if plan.writes:  # it cannot be part of another statement
+        _fail(sandbox, plan, error)
+    sandbox.forget_cursor()
+    if sandbox.is_inline:
+        if plan.not_inline != _NEVER:
+            plan.not_inline = _INLINE_AGAIN
+        raise BudgetExceeded("text that is not UTF-8 is read on a thread")
+    rows: list[tuple[SqlValue, ...]] = []
+    try:
+        with closing(rows_of_any_text(sandbox, plan.sql, params, len(plan.columns))) as found:
+            _step_on(sandbox, plan, found, rows)
+    except apsw.SQLError:  # an EXPLAIN or PRAGMA: no part of another statement either
+        _fail(sandbox, plan, error)
+    except Exception as exc:
+        _fail(sandbox, plan, exc)
+    return rows
+
+
 def _step_on(
-    sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor, rows: list[tuple[SqlValue, ...]]
+    sandbox: Sandbox,
+    plan: Plan,
+    cursor: Iterator[tuple[SqlValue, ...]],
+    rows: list[tuple[SqlValue, ...]],
 ) -> None:
     while more := list(islice(cursor, _ROWS_NEXT)):
         _count(sandbox, plan, more)

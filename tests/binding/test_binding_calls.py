@@ -119,6 +119,8 @@ async def test_values_follow_d1s_rules(nodes: HttpCluster) -> None:
         halves = b'{"sql":"SELECT ? AS a","params":["\\ud800x"]}'
         answer = taken(await db.call("/query", ROWS, halves))
         assert answer.results[0]["rows"] == [["\ufffd\ufffd\ufffdx"]]
+        answer = await db.query(statement("SELECT CAST(x'61ff' AS TEXT) AS a, x'61ff' AS b"))
+        assert answer.results[0]["rows"] == [["a\ufffd", [97, 255]]]
 
 
 async def test_an_error_in_a_batch_replaces_it(nodes: HttpCluster) -> None:

@@ -180,14 +180,6 @@ def test_values_that_sqlite_has_not(session: SqlSession, value: int | str) -> No
     assert session.rows("SELECT 1") == [(1,)]
 
 
-def test_text_that_is_not_utf8(session: SqlSession) -> None:
-    """A database can hold any bytes as TEXT; the message says how to read them."""
-    with pytest.raises(StatementRefused, match="not valid UTF-8") as refused:
-        session.read("SELECT a, CAST(x'ff61' AS TEXT) FROM t")
-    assert "BLOB" in refused.value.hint
-    assert session.rows("SELECT 1") == [(1,)]
-
-
 def test_snapshot_is_let_go_after_an_error(session: SqlSession) -> None:
     """A statement that failed in its middle does not hold up checkpoints."""
     with pytest.raises(StatementRefused):

@@ -91,6 +91,7 @@ async def test_what_is_exported_imports_to_equal_content(tmp_path: Path) -> None
         await cluster.create("two")
         await imported(primary, many_rows(500), "one")
         await primary.run("CREATE VIEW v AS SELECT * FROM t; CREATE INDEX i ON t(text)", db="one")
+        await primary.run("INSERT INTO t(text) VALUES (CAST(x'61ff62' AS TEXT)), (x'ff')", db="one")
 
         async def dump(db: str) -> str:
             reply = await primary.administer("export", db, {})
@@ -100,7 +101,9 @@ async def test_what_is_exported_imports_to_equal_content(tmp_path: Path) -> None
         told = await imported(primary, text, "two")
         assert told["status"] == "complete", told
         assert await dump("two") == text
-        assert (await primary.sql("SELECT count(*) FROM v", db="two")).value == 500
+        assert (await primary.sql("SELECT count(*) FROM v", db="two")).value == 502
+        odd = "SELECT group_concat(typeof(text) || hex(text)) FROM t WHERE id >= 500"
+        assert (await primary.sql(odd, db="two")).value == "text61FF62,blobFF"
 
 
 @pytest.mark.parametrize(
