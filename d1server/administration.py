@@ -5,10 +5,11 @@ what to send instead.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 import orjson
+from msgspec import Meta
 
 from d1server.catalog import NAME_PATTERN, UUID_PATTERN, CatalogEntry, ReplicationMode
 from d1server.query import Answer
@@ -40,19 +41,31 @@ _SHOWN_CHARACTERS_MAX: Final = 80
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 
-class _Replication(msgspec.Struct):
-    mode: str
+_Location = Annotated[str, Meta(extra_json_schema={"enum": list(LOCATION_HINTS)})]
+_Jurisdiction = Annotated[str, Meta(extra_json_schema={"enum": list(JURISDICTIONS)})]
+_Mode = Annotated[str, Meta(extra_json_schema={"enum": [mode.value for mode in ReplicationMode]})]
+_Name = Annotated[str, Meta(extra_json_schema={"pattern": f"^{NAME_PATTERN.pattern}$"})]
 
 
-class _Create(msgspec.Struct):
-    name: str
-    primary_location_hint: str | None = None
-    jurisdiction: str | None = None
-    read_replication: _Replication | None = None
+class ReadReplication(msgspec.Struct):
+    """Who serves the reads: every replica (auto), or the primary only (disabled)."""
+
+    mode: _Mode
 
 
-class _Change(msgspec.Struct):
-    read_replication: _Replication | None = None
+class CreateDatabase(msgspec.Struct):
+    """A new database; where it is to be is stored and shown."""
+
+    name: _Name
+    primary_location_hint: _Location | None = None
+    jurisdiction: _Jurisdiction | None = None
+    read_replication: ReadReplication | None = None
+
+
+class ChangeDatabase(msgspec.Struct):
+    """What is to be different."""
+
+    read_replication: ReadReplication | None = None
 
 
 class NewDatabase(msgspec.Struct, frozen=True):
@@ -80,7 +93,7 @@ class Selection(msgspec.Struct, frozen=True):
 
 def read_new_database(body: bytes) -> NewDatabase:
     """What to create."""
-    asked = _decode(body, _Create, '{"name": "..."} to create a database')
+    asked = _decode(body, CreateDatabase, '{"name": "..."} to create a database')
     name = asked.name
     if not NAME_PATTERN.fullmatch(name):
         raise RequestInvalid(
@@ -100,7 +113,7 @@ def read_new_database(body: bytes) -> NewDatabase:
 def read_change(body: bytes, *, is_whole: bool) -> ReplicationMode | None:
     """The replication mode to set; None: no change, which `is_whole` does not allow."""
     form = '{"read_replication": {"mode": "auto"}} (or "disabled") to change a database'
-    mode = _mode(_decode(body, _Change, form).read_replication)
+    mode = _mode(_decode(body, ChangeDatabase, form).read_replication)
     if mode is None and is_whole:
         raise RequestInvalid(f"send {form}")
     return mode
@@ -182,7 +195,7 @@ def _decode(body: bytes, form: type[Body], wanted: str) -> Body:
         raise RequestInvalid(f"send {wanted}: {exc}") from exc
 
 
-def _mode(asked: _Replication | None) -> ReplicationMode | None:
+def _mode(asked: ReadReplication | None) -> ReplicationMode | None:
     if asked is None:
         return None
     modes = [mode.value for mode in ReplicationMode]

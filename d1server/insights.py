@@ -50,9 +50,12 @@ _QUERIES: Final = "SELECT * FROM queries WHERE hour >= ?"
 _USAGE: Final = "SELECT * FROM usage WHERE hour >= ?"
 
 
-class _Body(msgspec.Struct):
+class GraphqlBody(msgspec.Struct):
+    """A GraphQL query."""
+
     query: str
     variables: dict[str, Any] | None = None
+    operationName: str | None = None  # noqa: N815  # GraphQL's; there is one query
 
 
 class Insights:
@@ -79,13 +82,19 @@ class Insights:
             await self.store()
 
     async def graphql(self, body: bytes, grant: Grant) -> Answer:
-        """Answer a query; errors as GraphQL tells them, with status 200 as D1's API does."""
+        """Answer a query; errors as GraphQL tells them, with status 200 as D1's API does.
+
+        What is not even a query gets 400.
+        """
         try:
-            asked = msgspec.json.decode(body, type=_Body)
+            asked = msgspec.json.decode(body, type=GraphqlBody)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+            return _graphql(None, f'send {{"query": "..."}}: {exc}', 400)
+        try:
             fields = read_query(asked.query, asked.variables or {})
             await self.store()
             data = await self._data(fields, grant)
-        except (GraphqlRefused, msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        except GraphqlRefused as exc:
             return _graphql(None, str(exc))
         return _graphql(data, "")
 
@@ -195,6 +204,6 @@ def _usage_sample(row: Any) -> Sample:
     return Sample(database, hour, sums, sum(known), buckets=known)
 
 
-def _graphql(data: dict[str, Any] | None, error: str) -> Answer:
+def _graphql(data: dict[str, Any] | None, error: str, status: int = 200) -> Answer:
     errors = [{"message": error, "path": None}] if error else None
-    return Answer(200, orjson.dumps({"data": data, "errors": errors}), None)
+    return Answer(status, orjson.dumps({"data": data, "errors": errors}), None)

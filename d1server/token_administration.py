@@ -8,8 +8,10 @@ Pure. A token's text is in exactly one answer, the one to its creation.
 """
 
 import uuid
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from d1server.access import NEVER, AccessToken, Scope, hash_of, id_of
 from d1server.catalog import Catalog, CatalogEntry
@@ -22,13 +24,24 @@ EXPIRES_S_MAX = 10 * 366 * 86400.0
 TOKENS_MAX = 10_000  # with those that are not live any more: each node has all in memory
 
 
-class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a token is to be."""
+def _schema(**keywords: object) -> Meta:
+    """What the document says; `read_new_token` checks it, with words of its own."""
+    return Meta(extra_json_schema=keywords)
 
-    name: str
-    scopes: list[str]
-    databases: list[str] | None = None  # names or uuids; None: all
-    expires_in_s: float | None = None
+
+_Name = Annotated[str, _schema(minLength=1, maxLength=NAME_CHARACTERS_MAX)]
+_Scope = Annotated[str, _schema(enum=[scope.value for scope in Scope])]
+_Databases = Annotated[list[str], _schema(minItems=1, maxItems=DATABASES_MAX)]
+_Seconds = Annotated[float, _schema(exclusiveMinimum=0, maximum=EXPIRES_S_MAX)]
+
+
+class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a token is to be: for all databases or for those named, for ever or for seconds."""
+
+    name: _Name
+    scopes: Annotated[list[_Scope], _schema(minItems=1)]
+    databases: _Databases | None = None  # names or uuids; None: all
+    expires_in_s: _Seconds | None = None
 
 
 def read_new_token(body: bytes) -> NewToken:

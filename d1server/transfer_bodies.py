@@ -7,9 +7,10 @@ The state of a job is told within `result`: D1's clients look there for `success
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from d1server.administration import success
 from d1server.query import Answer
@@ -28,20 +29,28 @@ NOT_EXPORTING: Final = "Not currently exporting anything."
 NOT_IMPORTING: Final = "Not currently importing anything."
 
 TABLES_MAX: Final = 1000
-_ETAG: Final = re.compile(r'"?([0-9a-f]{32})"?', re.ASCII | re.IGNORECASE)
+_ETAG: Final = re.compile(r'"?([0-9a-fA-F]{32})"?', re.ASCII)
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 
-class _DumpOptions(msgspec.Struct):
+_Tables = Annotated[list[str], Meta(extra_json_schema={"maxItems": TABLES_MAX})]
+_Md5 = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_ETAG.pattern}$"})]
+
+
+class DumpCall(msgspec.Struct):
+    """What of the database; the default is all of it."""
+
     no_schema: bool | None = None
     no_data: bool | None = None
-    tables: list[str] | None = None
+    tables: _Tables | None = None
 
 
-class _Export(msgspec.Struct):
+class ExportCall(msgspec.Struct):
+    """Begin an export, or with `current_bookmark` ask how far it is."""
+
     output_format: Literal["polling"] = "polling"
-    dump_options: _DumpOptions | None = None
+    dump_options: DumpCall | None = None
     current_bookmark: str | None = None
 
 
@@ -56,7 +65,7 @@ class ExportAsked:
 class Init(msgspec.Struct, frozen=True, tag="init", tag_field="action"):
     """A file with this MD5 is to be imported: ask where to send it."""
 
-    etag: str
+    etag: _Md5
 
 
 class Ingest(msgspec.Struct, frozen=True, tag="ingest", tag_field="action"):
@@ -78,14 +87,16 @@ ImportAsked = Init | Ingest | Poll
 def read_export(body: bytes) -> ExportAsked:
     """What is asked of the export."""
     form = '{"output_format": "polling", "dump_options": {"tables": ["t"]}} to export a database'
-    asked = _decode(body, _Export, form)
-    dump = asked.dump_options or _DumpOptions()
-    tables = frozenset(dump.tables or ())
-    if len(tables) > TABLES_MAX:
-        raise RequestInvalid(f"dump_options.tables: {len(tables)} names, at most {TABLES_MAX}")
+    asked = _decode(body, ExportCall, form)
+    dump = asked.dump_options or DumpCall()
+    names = dump.tables or []
+    if len(names) > TABLES_MAX:
+        raise RequestInvalid(f"dump_options.tables: {len(names)} names, at most {TABLES_MAX}")
     if dump.no_schema and dump.no_data:
         raise RequestInvalid("dump_options: no_schema and no_data together leave nothing")
-    options = DumpOptions(has_schema=not dump.no_schema, has_data=not dump.no_data, tables=tables)
+    options = DumpOptions(
+        has_schema=not dump.no_schema, has_data=not dump.no_data, tables=frozenset(names)
+    )
     return ExportAsked(options, asked.current_bookmark)
 
 

@@ -29,8 +29,8 @@ from d1server.web.query_head import QueryHead
 
 Headers: TypeAlias = CIMultiDictProxy[str]
 
-OPEN_ROUTES: Final = frozenset({"/livez", "/readyz"})
-"""By aiohttp's canonical path: what load balancers ask, without a token."""
+OPEN_ROUTES: Final = frozenset({"/livez", "/readyz", "/openapi.json", "/client/v4/openapi.json"})
+"""By aiohttp's canonical path: what load balancers ask, and how to ask; without a token."""
 
 _GRANT: Final = web.RequestKey("grant", Grant)
 _LEGACY: Final = (

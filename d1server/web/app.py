@@ -26,6 +26,7 @@ from d1server.web.headers import read_wishes
 from d1server.web.health import HealthRoutes
 from d1server.web.insights import InsightRoutes
 from d1server.web.limits import ADMIN_BODY_BYTES_MAX
+from d1server.web.openapi import document_routes
 from d1server.web.query_head import QueryHead
 from d1server.web.response import to_response
 from d1server.web.rest import RestRoutes
@@ -39,7 +40,7 @@ _ROUTES_SHOWN: Final = (
     "POST /db/{name}/query, POST /db/{name}/raw, GET or POST /db, GET or DELETE /db/{name},"
     " POST /db/{name}/vacuum, D1's REST API under /client/v4/accounts/{account}/d1/database,"
     " D1's binding at POST /query and /execute, GET or POST /tokens, DELETE /tokens/{id},"
-    " GET /livez, /readyz, /status, /metrics"
+    " GET /livez, /readyz, /status, /metrics; GET /openapi.json says more"
 )
 
 
@@ -51,16 +52,16 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
     administration = AdminRoutes(node, front)
     health = HealthRoutes(node, front, collectors)
     routes = [
-        Route("POST", "/db/{name}/query", queries.query),
-        Route("POST", "/db/{name}/raw", queries.raw),
+        Route("POST", "/db/{database}/query", queries.query),
+        Route("POST", "/db/{database}/raw", queries.raw),
         Route("POST", "/db", administration.create),
-        Route("POST", "/db/{name}/vacuum", administration.vacuum),
+        Route("POST", "/db/{database}/vacuum", administration.vacuum),
         Route("GET", "/db", administration.list),
-        Route("GET", "/db/{name}", administration.info),
-        Route("DELETE", "/db/{name}", administration.delete),
+        Route("GET", "/db/{database}", administration.info),
+        Route("DELETE", "/db/{database}", administration.delete),
         Route("POST", "/tokens", administration.create_token),
         Route("GET", "/tokens", administration.list_tokens),
-        Route("DELETE", "/tokens/{name}", administration.revoke_token),
+        Route("DELETE", "/tokens/{id}", administration.revoke_token),
         Route("GET", "/livez", health.livez),
         Route("GET", "/readyz", health.readyz),
         Route("GET", "/status", health.status),
@@ -69,6 +70,7 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
         *BindingRoutes(node, front).routes(),
         *TransferRoutes(node, front).routes(),
         *InsightRoutes(node, front).routes(),
+        *document_routes(),
     ]
     for method, path, handler, bytes_max in routes:
         on_expect = _on_expect(front, bytes_max or front.limits.body_bytes_max)
@@ -96,7 +98,7 @@ class QueryRoutes:
 
     async def _answer(self, request: web.Request, shape: Shape) -> web.StreamResponse:
         wishes = read_wishes((name.lower(), value) for name, value in request.headers.items())
-        head = QueryHead(request.match_info["name"], shape, wishes, Dialect.NODE)
+        head = QueryHead(request.match_info["database"], shape, wishes, Dialect.NODE)
         body = Body(request, self._room, self._body_bytes_max)
         try:
             query = head.request(await body.read(), grant_of(request))
@@ -139,7 +141,7 @@ class AdminRoutes:
 
     async def _administer(self, op: str, request: web.Request) -> web.StreamResponse:
         body = await Body(request, self._room, ADMIN_BODY_BYTES_MAX).read()
-        name = request.match_info.get("name", "")
+        name = next(iter(request.match_info.values()), "")
         answer = await self._node.administer(
             AdminRequest(op=op, database=name, body=body, hops=0, grant=grant_of(request))
         )

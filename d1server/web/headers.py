@@ -30,7 +30,7 @@ MAX_WAIT_MS_MAX: Final = 60_000  # a proxy in front gives up at about this age
 IDEMPOTENCY_KEY_BYTES_MAX: Final = 255  # it is stored with the write
 _SHOWN_CHARACTERS_MAX: Final = 80  # of a refused value, in the message
 
-_CONSTRAINTS: Final = {
+CONSTRAINTS: Final = {
     "first-unconstrained": Constraint.UNCONSTRAINED,
     "first-unconditional": Constraint.UNCONSTRAINED,  # the early name
     "first-primary": Constraint.PRIMARY,
@@ -97,7 +97,7 @@ def _read_bookmark(wanted: dict[str, str]) -> tuple[Constraint, Bookmark | None,
             name = other
     if value is None:
         return Constraint.NONE, None, name
-    constraint = _CONSTRAINTS.get(value)
+    constraint = CONSTRAINTS.get(value)
     if constraint is not None:
         return constraint, None, name
     try:
