@@ -14,6 +14,7 @@ side; the route is for the others.
 
 import enum
 from collections.abc import Callable
+from typing import Final
 
 from d1server.query import Constraint
 from proto.tokens import Bookmark
@@ -36,6 +37,9 @@ class BookmarkAge(enum.Enum):
     FORKED = "forked"  # it is of a history that this database did not take
 
 
+_REACHED: Final = BookmarkAge.REACHED  # looked up once: it is nearly always the answer
+
+
 def age_of(
     bookmark: Bookmark, state: Bookmark, digest_at: Callable[[int], bytes | None]
 ) -> BookmarkAge:
@@ -44,18 +48,17 @@ def age_of(
     `digest_at` knows the digest of earlier commits, None for those that are trimmed: of
     these only the lineage tag and the order can be checked, and any state is newer.
     """
+    token, digest = bookmark
     if bookmark.tag != state.tag:
         return BookmarkAge.FOREIGN
-    if bookmark.token > state.token:
+    if token > state.token:
         return BookmarkAge.AHEAD
-    if bookmark.token == state.token:
-        return BookmarkAge.REACHED if bookmark.digest == state.digest else BookmarkAge.FORKED
-    if bookmark.seq > state.seq:  # of an earlier epoch, and numbers never go back
+    if token == state.token:
+        return _REACHED if digest == state.digest else BookmarkAge.FORKED
+    if token.seq > state.token.seq:  # of an earlier epoch, and numbers never go back
         return BookmarkAge.FORKED
-    digest = digest_at(bookmark.token.seq)
-    if digest is not None and digest != bookmark.digest:
-        return BookmarkAge.FORKED
-    return BookmarkAge.REACHED
+    known = digest_at(token.seq)
+    return _REACHED if known is None or known == digest else BookmarkAge.FORKED
 
 
 def route_on_replica(

@@ -15,6 +15,7 @@ however old it is. The other twelve are the chain digest of the newest commit
 """
 
 import re
+import struct
 from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
@@ -28,6 +29,7 @@ FIRST_EPOCH: Final = 1
 SEQ_MAX: Final = 2**64 - 1
 
 _TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{32}", re.ASCII)
+_BYTES: Final = struct.Struct(">IQ16s")
 TEXT_LENGTH: Final = 8 + 1 + 8 + 1 + 8 + 1 + 32
 
 
@@ -78,8 +80,8 @@ class Bookmark(NamedTuple):
                 f"{shown!r} is not a bookmark: send one exactly as an answer gave it "
                 "(8-8-8-32 lower-case hex digits), 'first-primary' or 'first-unconstrained'"
             )
-        token = CommitToken(int(text[:8], 16), int(text[9:17] + text[18:26], 16))
-        return cls(token, bytes.fromhex(text[27:]))
+        epoch, seq, digest = _BYTES.unpack(bytes.fromhex(text.replace("-", "")))
+        return cls(CommitToken(epoch, seq), digest)
 
 
 @lru_cache(maxsize=256)  # every read of a quiet database says the same bookmark

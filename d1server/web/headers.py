@@ -12,7 +12,9 @@ Invariants:
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from d1server.query import Constraint, OnTimeout
 from proto.errors import BookmarkInvalid, RequestInvalid
@@ -38,7 +40,7 @@ CONSTRAINTS: Final = {
 _POLICIES: Final = {policy.value: policy for policy in OnTimeout}
 
 
-class Wishes(NamedTuple):
+class Wishes(msgspec.Struct, frozen=True, gc=False):
     """The session and retry headers of one request, understood."""
 
     constraint: Constraint = Constraint.NONE
