@@ -19,13 +19,16 @@ from typing import Final
 
 import apsw
 
+from engine.counts import RowCounts
 from engine.errors import DeadlineExceeded, StatementRefused
 from engine.sandbox import Sandbox
 from engine.sqlfile import SqlFileInvalid, read_statements
-from engine.sqltext import is_transaction
+from engine.sqltext import head_of_insert, is_transaction
+from engine.statements import row_counts
 from proto.api import NO_STATEMENTS, StatementResult
 
 STATEMENT_BYTES_MAX: Final = 8 * 1024 * 1024
+_INSERTS_KEPT_MAX: Final = 1000
 
 _PARENT_MISSING: Final = ("no such table: main.", "foreign key mismatch")
 _KEY_VIOLATED: Final = "FOREIGN KEY constraint failed: SQLITE_CONSTRAINT"
@@ -99,7 +102,8 @@ def _attempt(
 
 def _run_all(sandbox: Sandbox, source: SqlLoad) -> StatementResult:
     connection = sandbox.connection
-    changes_before, started, rows = connection.total_changes(), time.perf_counter(), 0
+    changes_before, started = connection.total_changes(), time.perf_counter()
+    counting = LoadCounts(sandbox)
     try:
         with source.path.open("rb") as file:
             for statement in read_statements(file, lambda count: _count_bytes(source, count)):
@@ -108,7 +112,7 @@ def _run_all(sandbox: Sandbox, source: SqlLoad) -> StatementResult:
                 source.line = statement.line
                 if not is_transaction(statement.sql):
                     sandbox.check_time()
-                    rows += sandbox.run_once(statement.sql)
+                    counting.run(statement.sql)
                     source.statements += 1
     except SqlFileInvalid as exc:
         source.line = exc.line
@@ -124,11 +128,51 @@ def _run_all(sandbox: Sandbox, source: SqlLoad) -> StatementResult:
         [],
         changes,
         connection.last_insert_rowid(),
-        rows + changes,
-        changes,
+        counting.read,
+        counting.written,
         (time.perf_counter() - started) * 1000.0,
         True,
     )
+
+
+class LoadCounts:
+    """Runs the statements of a file and counts their rows, as `run` of `engine/statements.py`.
+
+    Nearly all of them are INSERTs into a few tables: those are looked at once for each table.
+    """
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        """Nothing is read or written yet."""
+        self.read = 0
+        self.written = 0
+        self._sandbox = sandbox
+        self._of_inserts: dict[str, RowCounts] = {}  # by the text in front of the values
+
+    def run(self, sql: str) -> None:
+        """Run one statement. Raises what `Sandbox.run_once` raises."""
+        head = head_of_insert(sql)
+        counts = self._of_inserts.get(head) if head is not None else None
+        if counts is None:
+            counts = row_counts(self._sandbox, sql)
+            if head is None or len(self._of_inserts) >= _INSERTS_KEPT_MAX:
+                self._of_inserts.clear()  # it may be another schema now
+            if head is not None:
+                self._of_inserts[head] = counts
+        sandbox, connection = self._sandbox, self._sandbox.connection
+        before, row_id = connection.total_changes(), connection.last_insert_rowid()
+        if counts.is_measured:
+            sandbox.start_counting()
+        try:
+            rows = sandbox.run_once(sql)
+        finally:
+            if counts.is_measured:
+                sandbox.stop_counting()
+        changes = connection.total_changes() - before
+        own = min(connection.changes(), changes)
+        counters = sandbox.counters if counts.is_measured else None
+        has_inserted = connection.last_insert_rowid() != row_id
+        self.read += counts.read(rows, own, counters)
+        self.written += counts.written(own, changes - own, counters, has_inserted=has_inserted)
 
 
 def _count_bytes(source: SqlLoad, count: int) -> None:

@@ -26,12 +26,14 @@ import shutil
 import time
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import apsw
 
+from engine.counts import Counters, RowCounts
 from engine.errors import (
     BudgetExceeded,
     DatabaseDamaged,
@@ -70,6 +72,7 @@ _SETTINGS: Final = (
     "PRAGMA recursive_triggers=0",
     "PRAGMA reverse_unordered_selects=0",
 )
+_INSTRUCTIONS_LISTED_MAX: Final = 1000  # a millisecond; a view or a trigger may be 250,000
 _HIDDEN_TEXT: Final = "not authorized: SQLITE_AUTH"
 _HIDDEN_HINT: Final = "names that begin with _cf_ or _d1_ are reserved"
 _SECRET: Final = secrets.token_hex(16)
@@ -101,9 +104,11 @@ class Sandbox:
         self.cursor = connection.cursor()
         self.is_in_request = False  # within `limit_time`
         self.result_bytes = 0  # of this request so far
+        self.row_counts: dict[tuple[int, str], RowCounts] = {}  # see `engine/statements.py`
+        self.counters: Counters | None = None  # of the newest run between start_ and stop_counting
         self.prepares = 0  # grows whenever SQLite prepares a statement from outside, again or anew
-        self._planning = connection.cursor()
-        self._planning.exec_trace = self._abort_before_first_step
+        self._planning = self._cursor_for_planning()
+        self._explaining = connection.cursor()
         self._prepared: Prepared | None = None
         self._is_internal = False
         self._found = Trait.NONE
@@ -208,6 +213,11 @@ class Sandbox:
         self._grace_s = 0.0
         return False
 
+    def _cursor_for_planning(self) -> apsw.Cursor:
+        cursor = self.connection.cursor()
+        cursor.exec_trace = self._abort_before_first_step
+        return cursor
+
     def _abort_before_first_step(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
         self._prepared = Prepared(
             is_readonly=cursor.is_readonly,
@@ -257,10 +267,58 @@ class Sandbox:
             pass
         except (apsw.Error, UnicodeError) as exc:
             raise self.refusal(exc) from exc
+        finally:  # the statement goes where whoever runs it finds it
+            self._planning.close(True)
+            self._planning = self._cursor_for_planning()
         prepared, self._prepared = self._prepared, None
         if prepared is None or len(self._prepared_text) != len(sql):
             raise StatementRefused("A prepared SQL statement must contain only one statement.")
         return prepared
+
+    def explain(self, sql: str, parameters: int) -> list[tuple[SqlValue, ...]]:
+        """The program that SQLite makes of a statement; empty where it does not tell, or too much.
+
+        Raises `DeadlineExceeded`, `BudgetExceeded`.
+        """
+        if sql[:6].upper() == "PRAGMA":  # SQLite sets some settings already when it prepares one
+            return []
+        before = self.prepares, self._found, self._denied
+        try:
+            values = (None,) * parameters
+            listing = self._explaining.execute(f"EXPLAIN {sql}", values, can_cache=False)
+            found = list(islice(listing, _INSTRUCTIONS_LISTED_MAX + 1))
+            return found if len(found) <= _INSTRUCTIONS_LISTED_MAX else []
+        except apsw.InterruptError as exc:
+            raise self.refusal(exc) from exc
+        except (apsw.Error, UnicodeError):
+            return []  # whoever runs the statement hears the reason
+        finally:
+            self._explaining.close(True)
+            self._explaining = self.connection.cursor()
+            self.prepares, self._found, self._denied = before
+
+    def schema_version(self) -> int:
+        """Another number after each change of the schema."""
+        ((version,),) = self.execute_internal("PRAGMA schema_version")
+        assert isinstance(version, int)
+        return version
+
+    def start_counting(self) -> None:
+        """Have SQLite tell `counters` of the statement that runs next."""
+        self.counters = None
+        self.connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, self._on_profile)
+
+    def stop_counting(self) -> None:
+        """Ask for no more counters; they cost some microseconds."""
+        self.connection.trace_v2(0, None)
+
+    def _on_profile(self, event: dict[str, Any]) -> None:
+        status = event["stmt_status"]  # a virtual table's own statements come before it
+        self.counters = Counters(
+            status["SQLITE_STMTSTATUS_FULLSCAN_STEP"],
+            status["SQLITE_STMTSTATUS_AUTOINDEX"],
+            status["SQLITE_STMTSTATUS_VM_STEP"],
+        )
 
     def run_once(self, sql: str) -> int:
         """Run a caller's statement that will not come again; how many rows it gave, now dropped.

@@ -49,6 +49,16 @@ _TRANSACTION: Final = re.compile(
 )
 _TRANSACTION_BEGINS: Final = frozenset("BbCcEe")
 _TRANSACTION_CHARS_MAX: Final = 80
+_NAME: Final = rf"(?:{_WORD}++|{_QUOTED})"
+_LITERAL: Final = re.compile(rf"'[^']*+(?:'|\Z)|(?<!{_WORD})[0-9][0-9A-Za-z_.]*+")
+_INSERT: Final = (
+    rf"(?:INSERT(?:\s++OR\s++[a-z]++)?+|REPLACE)\s++INTO\s*+{_NAME}(?:\.{_NAME})?+\s*+"
+    rf"(?:\([^()]*+\)\s*+)?+VALUES\s*+\("
+)
+_HEAD_OF_INSERT: Final = re.compile(_INSERT, re.IGNORECASE)
+_FIRST_ROW: Final = re.compile(
+    rf"{_INSERT}(?:[^'\"`\[()\-/]++|{_QUOTED}|{_COMMENT}|[\-/])*+\)", re.IGNORECASE
+)
 _SINGLE: Final = re.compile(r"[A-Za-z(][^;]*+\Z")
 
 
@@ -77,6 +87,26 @@ def is_transaction(sql: str) -> bool:
     if len(sql) > _TRANSACTION_CHARS_MAX or sql[0] not in _TRANSACTION_BEGINS:
         return False
     return _TRANSACTION.fullmatch(sql) is not None
+
+
+def shape(sql: str) -> str:
+    """The text without its literals: what is left is the same for many, and planned alike."""
+    return _LITERAL.sub("?", sql)
+
+
+def head_of_insert(sql: str) -> str | None:
+    """Of INSERT .. VALUES: all up to the first value. None for other statements."""
+    found = _HEAD_OF_INSERT.match(sql)
+    return found[0] if found is not None else None
+
+
+def first_row(sql: str) -> str | None:
+    """Of INSERT .. VALUES: the same for the first row alone.
+
+    None for other statements, and where that row has brackets in it.
+    """
+    found = _FIRST_ROW.match(sql)
+    return found[0] if found is not None else None
 
 
 def is_complete(text: str) -> bool:

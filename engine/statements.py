@@ -22,11 +22,13 @@ from typing import Final, Never
 
 import apsw
 
+from engine.counts import RowCounts
 from engine.errors import BudgetExceeded, ResultTooLarge, StatementRefused
 from engine.invalid_text import rows_of_any_text
 from engine.permissions import Trait
+from engine.program import parse
 from engine.sandbox import Sandbox
-from engine.sqltext import split
+from engine.sqltext import first_row, shape, split
 from proto.api import SqlValue, StatementResult
 
 __all__ = ["Plan", "Planner", "run", "split"]
@@ -34,6 +36,8 @@ __all__ = ["Plan", "Planner", "run", "split"]
 WRONG_BINDINGS: Final = "Wrong number of parameter bindings for SQL query."
 
 _TEXT_KEPT_MAX: Final = 16_384  # characters; apsw keeps no longer statement either
+_TEXT_EXPLAINED_MAX: Final = 4096  # characters; a longer text can be 100,000 instructions
+_SHAPES_MAX: Final = 256
 _ROWS_FIRST: Final = 16  # between two counts; a row may have 100 values of 2 MB
 _ROWS_NEXT: Final = 64
 _VALUE_BYTES: Final = 16  # about what a value costs beside its text; its name may cost more
@@ -45,8 +49,12 @@ class Plan:
     """What is known of one statement before it runs."""
 
     __slots__ = (
+        "borrows",
+        "can_borrow",
         "changes_schema",
         "columns",
+        "counts",
+        "is_kept",
         "not_inline",
         "parameters",
         "row_bytes",
@@ -67,6 +75,10 @@ class Plan:
         writes = not prepared.is_readonly or Trait.WRITES in prepared.found
         self.writes = writes and not prepared.is_explain
         self.changes_schema = self.writes and Trait.SCHEMA in prepared.found
+        self.is_kept = len(sql) <= _TEXT_KEPT_MAX
+        self.counts: RowCounts | None = None  # as of the newest preparation; made by the first run
+        self.borrows = False  # they are another text's, and have not been looked at
+        self.can_borrow = self.is_kept and not self.changes_schema
         # How many more runs to keep out of the event loop; _NEVER: all. SQLite looks at no
         # clock while it lists the program of an EXPLAIN, which may have 250,000 instructions.
         is_slow = Trait.SLOW in prepared.found or prepared.is_explain
@@ -98,7 +110,7 @@ class Planner:
 
     def _plan_other(self, sql: str) -> Plan:
         plan = self._old.get(sql) or Plan(self._sandbox, sql)
-        if len(sql) <= _TEXT_KEPT_MAX:
+        if plan.is_kept:
             if len(self._young) >= self._plans_max:
                 self._old, self._young = self._young, {}
             self._young[sql] = plan
@@ -113,20 +125,19 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
     """
     assert plan.sandbox is sandbox, "a plan belongs to one connection"
     assert sandbox.is_in_request, "statements run within limit_time"
-    if len(params) != plan.parameters:
-        raise StatementRefused(WRONG_BINDINGS, f"it takes {plan.parameters}, not {len(params)}")
-    if not sandbox.is_inline:
-        sandbox.check_time()
-    elif plan.not_inline:
-        _refuse_inline(plan)
+    if plan.not_inline or not sandbox.is_inline or len(params) != plan.parameters:
+        _check(sandbox, plan, params)
     connection, prepares, writes = sandbox.connection, sandbox.prepares, plan.writes
+    is_measured = (plan.counts or _counts_of(sandbox, plan)).is_measured or plan.borrows
     changes_before = connection.total_changes() if writes else 0
     row_id_before = connection.last_insert_rowid()
     started = time.perf_counter()
     try:
+        if is_measured:
+            sandbox.start_counting()
         cursor = sandbox.cursor.execute(plan.sql, params)
-        if sandbox.prepares != prepares and plan.columns:
-            plan.name_columns(_columns_now(sandbox, plan, cursor))
+        if sandbox.prepares != prepares:
+            _prepared_anew(sandbox, plan, cursor)
         rows = list(islice(cursor, _ROWS_FIRST))
         if rows:
             _count(sandbox, plan, rows)
@@ -136,26 +147,103 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
         rows = _rows_of_any_text(sandbox, plan, params, exc)
     except Exception as exc:
         _fail(sandbox, plan, exc)
+    finally:
+        if is_measured:
+            _stop_counting(sandbox, plan)
     duration_ms = (time.perf_counter() - started) * 1000.0
     read = len(rows)
     if not writes:
+        counts = plan.counts or _counts_of(sandbox, plan)
+        if not counts.is_plain:
+            counters = sandbox.counters if is_measured else None
+            read = counts.read(read, 0, counters, rows[0] if rows else ())
         return StatementResult(plan.columns, rows, 0, row_id_before, read, 0, duration_ms, False)
     changes = connection.total_changes() - changes_before
     row_id = connection.last_insert_rowid()
+    has_new_id = row_id != row_id_before
+    if plan.counts is not None and plan.counts.per_change is not None:
+        read_each, written_each = plan.counts.per_change
+        read, written = changes * read_each, changes * written_each
+    else:
+        own = min(connection.changes(), changes)  # without those of triggers and foreign keys
+        counts = plan.counts or _counts_of(sandbox, plan)
+        counters = sandbox.counters if is_measured else None
+        read = counts.read(read, own, counters)
+        written = counts.written(own, changes - own, counters, has_inserted=has_new_id)
     return StatementResult(
         plan.columns,
         rows,
         changes,
         row_id,
-        max(changes, read),
-        changes,
+        read,
+        written,
         duration_ms,
-        changes > 0 or row_id != row_id_before or plan.changes_schema,
+        changes > 0 or has_new_id or plan.changes_schema,
     )
 
 
+def _check(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> None:
+    if len(params) != plan.parameters:
+        raise StatementRefused(WRONG_BINDINGS, f"it takes {plan.parameters}, not {len(params)}")
+    if not sandbox.is_inline:
+        sandbox.check_time()
+    elif plan.not_inline:
+        _refuse_inline(plan)
+
+
+def row_counts(sandbox: Sandbox, sql: str, parameters: int | None = None) -> RowCounts:
+    """Ask SQLite how it goes about a statement. Raises `DeadlineExceeded`, `BudgetExceeded`."""
+    text: str | None = sql
+    if len(sql) > _TEXT_EXPLAINED_MAX:  # the first row tells of all
+        text, parameters = first_row(sql), None
+    if text is None or len(text) > _TEXT_EXPLAINED_MAX:
+        return RowCounts(parse([]))
+    return RowCounts(
+        parse(sandbox.explain(text, text.count("?") if parameters is None else parameters))
+    )
+
+
+def _counts_of(sandbox: Sandbox, plan: Plan) -> RowCounts:
+    """What the plan's counts are made of: asked at its first run, and after a change of schema.
+
+    It is borrowed from a text that differs in its literals only, for which SQLite most likely has
+    the same program; the first run shows whether it scans. `Connection.changes` is lost.
+    """
+    key = (sandbox.schema_version(), shape(plan.sql)) if plan.can_borrow else (0, "")
+    known = sandbox.row_counts.get(key)
+    if known is None:
+        known = row_counts(sandbox, plan.sql, plan.parameters)
+        if plan.can_borrow:
+            if len(sandbox.row_counts) >= _SHAPES_MAX:
+                sandbox.row_counts.clear()
+            sandbox.row_counts[key] = known
+    else:
+        plan.borrows = True
+    plan.counts = known
+    return known
+
+
+def _stop_counting(sandbox: Sandbox, plan: Plan) -> None:
+    sandbox.stop_counting()
+    if plan.borrows:
+        plan.borrows = False
+        counters, counts = sandbox.counters, plan.counts
+        if counters is not None and counts is not None and counts.is_of_another(counters):
+            plan.can_borrow = False
+            plan.counts = None
+
+
+def _prepared_anew(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> None:
+    """SQLite prepared the statement again, perhaps for another schema."""
+    if plan.columns:
+        plan.name_columns(_columns_now(sandbox, plan, cursor))
+    if plan.is_kept and not plan.changes_schema:
+        plan.counts = None
+        sandbox.row_counts.clear()
+
+
 def _columns_now(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> tuple[str, ...]:
-    """Name the columns anew: SQLite prepared the statement again, for another schema."""
+    """Name the columns as they are now."""
     try:
         return tuple([column[0] for column in cursor.get_description()])
     except apsw.ExecutionCompleteError:  # no rows: the cursor has let go of the statement

@@ -45,7 +45,7 @@ async def test_each_node_tells_what_it_ran(tmp_path: Path) -> None:
         primary = await cluster.add_primary()
         replica = await cluster.add_replica()
         await cluster.create()
-        await primary.run("CREATE TABLE t(a); INSERT INTO t VALUES (1), (2)")
+        await primary.run("CREATE TABLE t(a); INSERT INTO t VALUES (1), (2), (3)")
         await cluster.caught_up()
         for number in range(3):
             sql = f"SELECT a FROM t WHERE a > {number}"
@@ -57,7 +57,7 @@ async def test_each_node_tells_what_it_ran(tmp_path: Path) -> None:
         assert [(row["dimensions"]["query"], row["count"]) for row in found] == [
             ("SELECT a FROM t WHERE a > ?", 3)
         ]
-        assert (found[0]["sum"]["rowsRead"], found[0]["avg"]["rowsReturned"]) == (3, 1)
+        assert (found[0]["sum"]["rowsRead"], found[0]["avg"]["rowsReturned"]) == (9, 2)
 
         for _ in range(2):  # and after a restart
             found = (await ask(primary, QUERIES))["d1QueriesAdaptiveGroups"]
@@ -70,7 +70,7 @@ async def test_each_node_tells_what_it_ran(tmp_path: Path) -> None:
             ]
             told = await ask(primary, OVERVIEW)
             sums = told["d1AnalyticsAdaptiveGroups"][0]["sum"]
-            assert (sums["readQueries"], sums["writeQueries"], sums["rowsWritten"]) == (3, 2, 2)
+            assert (sums["readQueries"], sums["writeQueries"], sums["rowsWritten"]) == (3, 2, 5)
             assert sums["queryBatchResponseBytes"] > 500
             assert told["d1AnalyticsAdaptiveGroups"][0]["quantiles"]["queryBatchTimeMsP90"] > 0
             size = told["d1StorageAdaptiveGroups"][0]["max"]["databaseSizeBytes"]
@@ -126,13 +126,19 @@ async def test_the_command_shows_the_costliest(tmp_path: Path) -> None:
 
         await d1server("db", "create", "shop")
         assert "nothing has been run" in (await d1server("insights", "shop")).stderr
-        sql = "CREATE TABLE t(a); INSERT INTO t VALUES (1), (2); SELECT a FROM t WHERE a = 1"
+        sql = "CREATE TABLE t(a); INSERT INTO t VALUES (1), (2), (3); SELECT a FROM t WHERE a = 1"
         assert (await d1server("execute", "shop", "-c", sql)).exit_code == 0
         done = await d1server("insights", "shop", "--sort-by", "writes", "--limit", "1", "--json")
         assert done.exit_code == 0, done.output
         (found,) = json.loads(done.stdout)
-        assert (found["query"], found["rows_written"]) == ("INSERT INTO t VALUES (?), ...", 2)
+        assert (found["query"], found["rows_written"]) == ("INSERT INTO t VALUES (?), ...", 3)
         assert found["last_seen"] > "2025"
+        done = await d1server("insights", "shop", "--sort-by", "reads", "--limit", "1", "--json")
+        (found,) = json.loads(done.stdout)
+        assert (found["query"], found["rows_read"], found["rows_returned"]) == (
+            *("SELECT a FROM t WHERE a = ?", 3),  # a scan, and one row of it
+            1,
+        )
         done = await d1server("insights", "shop")
         assert done.stdout.splitlines()[0].split("\t") == list(COLUMNS)
         assert len(done.stdout.splitlines()) == 4
