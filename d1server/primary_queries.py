@@ -20,7 +20,7 @@ from primary.database import OpenPrimary, PrimaryDatabase
 from primary.errors import WriteUnknown
 from primary.idempotency import IdempotencyKey
 from primary.writer import CheckedWrite, KeyedWrite
-from proto.api import ServedBy, StatementResult
+from proto.api import LARGE_BODY_BYTES, ServedBy, StatementResult
 from proto.framing import BODY_BYTES_MAX
 from proto.tokens import Bookmark
 
@@ -179,7 +179,8 @@ class PrimaryQueries:
                 IdempotencyKey.of(request.idempotency_key, request.operation, request.body),
                 partial(self._encoded, request, opened),
             )
-        written = await committer.write(steps, wish)
+        is_large = len(request.body) > LARGE_BODY_BYTES
+        written = await committer.write(steps, wish, is_large=is_large)
         if written.replayed is not None:
             return Answer(200, written.replayed, written.bookmark.text)
         state = State(written.bookmark, written.page_count)

@@ -33,7 +33,7 @@ from d1server.web.errors import Fault, refuse
 from d1server.web.headers import BOOKMARK_HEADER, NO_WISHES, Wishes, read_wishes
 from primary.database import PrimaryDatabase
 from primary.feed import ReplicaFeed
-from proto.api import decode_query
+from proto.api import LARGE_BODY_BYTES, decode_query
 from proto.errors import ProofInvalid
 from proto.handshake import NONCE_BYTES, PrimaryHandshake
 from proto.messages import (
@@ -303,7 +303,11 @@ class ReplicaDoor:
         if forward.operation == BOOKMARK_OP:
             return self._judge(forward, grant)
         if forward.operation in QUERY_OPS:
-            return await answered(self._node.queries, _query(forward, grant))
+            if len(forward.body) <= LARGE_BODY_BYTES:
+                query = _query(forward, grant)
+            else:
+                query = await asyncio.to_thread(_query, forward, grant)
+            return await answered(self._node.queries, query)
         if forward.operation == "token-create" and not self._may_carry_secrets:
             return forbid(_SECRET_IN_CLEAR)
         return await self._node.administer(

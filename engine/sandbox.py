@@ -60,6 +60,7 @@ HEAP_HARD_BYTES: Final = 1536 * MIB  # one instruction (json_pretty) could alloc
 BUSY_TIMEOUT_MS: Final = 1000  # only recovery and the start of a WAL can be in the way
 STATEMENTS_KEPT: Final = 128  # prepared, per connection
 INLINE_S_MAX: Final = 0.05  # a budget up to this is one of the event loop's
+INLINE_RESULT_BYTES_MAX: Final = 256 * 1024  # a larger answer takes long to be written as JSON
 
 _FREE_BYTES_MIN: Final = 4 * MIB  # with less than this, the disk is what is full
 _INLINE_STEPS: Final = 64  # between two looks at the clock; one step may take 10 ms
@@ -106,6 +107,8 @@ class Sandbox:
         self.result_bytes = 0  # of this request so far
         self.row_counts: dict[tuple[int, str], RowCounts] = {}  # see `engine/statements.py`
         self.counters: Counters | None = None  # of the newest run between start_ and stop_counting
+        self.result_bytes_bound = limits.result_bytes_max  # of this request
+        self._inline_result_bytes = min(INLINE_RESULT_BYTES_MAX, limits.result_bytes_max)
         self.prepares = 0  # grows whenever SQLite prepares a statement from outside, again or anew
         self._planning = self._cursor_for_planning()
         self._explaining = connection.cursor()
@@ -391,10 +394,12 @@ class Sandbox:
             self._grace_s = budget_s
             if not self.is_inline:
                 self.is_inline = True
+                self.result_bytes_bound = self._inline_result_bytes
                 self.connection.set_progress_handler(self._is_late, _INLINE_STEPS)
             return
         if self.is_inline:
             self.is_inline = False
+            self.result_bytes_bound = self.limits.result_bytes_max
             self.connection.set_progress_handler(None)
         self._watch.stop_at = math.inf if budget_s is None else time.monotonic() + budget_s
         self._watch.stopped_for = ""

@@ -289,9 +289,14 @@ def _count(sandbox: Sandbox, plan: Plan, rows: list[tuple[SqlValue, ...]]) -> No
 
 
 def count_result(sandbox: Sandbox, size: int) -> None:
-    """Note that the request's answer grows. Raises `ResultTooLarge`."""
+    """Note that the request's answer grows.
+
+    Raises `ResultTooLarge`; `BudgetExceeded` if it is too large for the event loop.
+    """
     sandbox.result_bytes += size
-    if sandbox.result_bytes > sandbox.limits.result_bytes_max:
+    if sandbox.result_bytes > sandbox.result_bytes_bound:
+        if sandbox.is_inline and sandbox.result_bytes <= sandbox.limits.result_bytes_max:
+            raise BudgetExceeded("so large a result is read on a thread")
         raise ResultTooLarge(
             f"the result is larger than {sandbox.limits.result_bytes_max} bytes: SQLITE_TOOBIG",
             "ask for fewer rows or columns at a time, with LIMIT or a narrower WHERE",
@@ -306,6 +311,8 @@ def _refuse_inline(plan: Plan) -> Never:
 
 def _fail(sandbox: Sandbox, plan: Plan, exc: Exception) -> Never:
     sandbox.forget_cursor()
+    if isinstance(exc, BudgetExceeded):  # of size: the next value may be a small one
+        raise exc
     refusal = sandbox.refusal(exc)
     if isinstance(refusal, BudgetExceeded) and sandbox.is_inline and plan.not_inline != _NEVER:
         plan.not_inline = _INLINE_AGAIN

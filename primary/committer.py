@@ -91,6 +91,7 @@ class _Job:
     wish: Wish | None
     long: LongWork | None
     done: "asyncio.Future[Written]"
+    is_large: bool = False
     has_begun: bool = False
 
 
@@ -177,14 +178,18 @@ class Committer:
                 "the database has been rebuilt from its log: read before you retry"
             ) from exc
 
-    async def write(self, steps: Sequence[Step], wish: Wish | None = None) -> Written:
+    async def write(
+        self, steps: Sequence[Step], wish: Wish | None = None, *, is_large: bool = False
+    ) -> Written:
         """Run the steps as one transaction; return once it is durable.
 
+        `is_large`: do not try it in the event loop first. SQLite looks at the clock between its
+        steps, and one that copies megabytes is one step.
         Raises `StatementRefused`, `DeadlineExceeded`, `KeyReused`, `Overloaded`,
         `WriteFenced`, `WriteUnknown`. Cancelling gives up the answer, not a write begun.
         """
         try:
-            written = await self._executed(steps, wish)
+            written = await self._executed(steps, wish, is_large=is_large)
         except (Overloaded, WriteFenced, WriteUnknown):
             raise
         except Exception:
@@ -262,17 +267,24 @@ class Committer:
 
     # --- order
 
-    async def _executed(self, steps: Sequence[Step], wish: Wish | None) -> Written:
+    async def _executed(
+        self, steps: Sequence[Step], wish: Wish | None, *, is_large: bool
+    ) -> Written:
         """Run inline if the writer is free and the write is short, else in turn."""
-        if self._state is not CommitterState.READY:
-            return await self._queued(steps, wish)
+        if is_large or self._state is not CommitterState.READY:
+            return await self._queued(steps, wish, is_large=is_large)
         try:
             return self._run_inline(steps, wish)
         except BudgetExceeded:
             return await self._queued(steps, wish)
 
     async def _queued(
-        self, steps: Sequence[Step], wish: Wish | None, long: LongWork | None = None
+        self,
+        steps: Sequence[Step],
+        wish: Wish | None,
+        long: LongWork | None = None,
+        *,
+        is_large: bool = False,
     ) -> Written:
         if self._state is CommitterState.FENCED:
             raise WriteFenced("the database takes no writes now; try again shortly")
@@ -284,7 +296,7 @@ class Committer:
         if len(self._queue) >= _QUEUE_MAX:
             raise Overloaded("D1 DB is overloaded. Too many requests queued.")
         loop = asyncio.get_running_loop()
-        job = _Job(steps, wish, long, loop.create_future())
+        job = _Job(steps, wish, long, loop.create_future(), is_large)
         self._queue.append(job)
         self._work()
         if long is not None:
@@ -361,7 +373,7 @@ class Committer:
                 job.done.set_exception(exc)
 
     async def _run_somewhere(self, job: _Job) -> Written:
-        if job.long is None:
+        if job.long is None and not job.is_large:
             try:
                 return self._run_inline(job.steps, job.wish)
             except BudgetExceeded:

@@ -29,6 +29,7 @@ from typing import Any, Final, Never, TypeAlias
 import msgspec
 import orjson
 
+from proto import blobs
 from proto.doubles import Rows, dump_doubles
 from proto.errors import RequestInvalid
 
@@ -42,6 +43,9 @@ NO_STATEMENTS: Final = "No SQL statements detected."
 _PIECE_ROWS_MIN: Final = 64
 _PIECE_ROWS_MAX: Final = 1024
 _PIECE_BYTES: Final = 64 * 1024  # of text and blobs: a millisecond or two
+
+LARGE_BODY_BYTES: Final = 256 * 1024
+"""A larger body takes long to read: it is decoded on a thread."""
 
 # What stands around the elements of a successful answer.
 ANSWER_BEGIN: Final = b'{"result":['
@@ -127,20 +131,36 @@ class _Member(msgspec.Struct, gc=False):
     params: list[Any] | None = None
 
 
+class _RawMember(msgspec.Struct, gc=False):
+    sql: str
+    params: list[msgspec.Raw] | None = None
+
+
+class _RawBody(msgspec.Struct, gc=False):
+    sql: str | msgspec.UnsetType = msgspec.UNSET
+    params: list[msgspec.Raw] | None = None
+    batch: list[_RawMember] | None = None
+
+
 _Read: TypeAlias = _Body | list[_Member]
+_RawRead: TypeAlias = _RawBody | list[_RawMember]
 
 _BODY: Final = msgspec.json.Decoder[_Read](_Body)
 _BODY_OR_MEMBERS: Final = msgspec.json.Decoder[_Read](_Read)
+_RAW_BODY: Final = msgspec.json.Decoder[_RawRead](_RawBody)
+_RAW_BODY_OR_MEMBERS: Final = msgspec.json.Decoder[_RawRead](_RawRead)
 _PLAIN: Final = frozenset({str, float, type(None)})
 
 
 def decode_query(body: bytes, dialect: Dialect = _NODE) -> tuple[Statement, ...]:
     """Read a query's statements; the binding's may be an array. Raises `RequestInvalid`."""
     decoder = _BODY_OR_MEMBERS if dialect is _BINDING else _BODY
-    try:
-        query = decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
-        query = _decode_again(body, decoder, exc)
+    query = _decode_large(body, dialect) if len(body) > LARGE_BODY_BYTES else None
+    if query is None:
+        try:
+            query = decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+            query = _decode_again(body, decoder, exc)
     if isinstance(query, list):
         return _batch(query, dialect)
     sql = query.sql
@@ -154,6 +174,32 @@ def decode_query(body: bytes, dialect: Dialect = _NODE) -> tuple[Statement, ...]
         'the body has neither "sql" nor "batch"; send {"sql": "SELECT ?", "params": [1]} '
         'or {"batch": [{"sql": ..., "params": [...]}, ...]}'
     )
+
+
+def _decode_large(body: bytes, dialect: Dialect) -> _Read | None:
+    """Decode it value by value, large blobs in pieces; None if something is wrong with it."""
+    decoder = _RAW_BODY_OR_MEMBERS if dialect is _BINDING else _RAW_BODY
+    try:
+        query = decoder.decode(body)
+        if isinstance(query, list):
+            return _members(query)
+        batch = None if query.batch is None else _members(query.batch)
+        return _Body(query.sql, _values(query.params), batch)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+def _members(members: list[_RawMember]) -> list[_Member]:
+    return [_Member(member.sql, _values(member.params)) for member in members]
+
+
+def _values(params: list[msgspec.Raw] | None) -> list[Any] | None:
+    return None if params is None else [_value(bytes(param)) for param in params]
+
+
+def _value(text: bytes) -> object:
+    blob = blobs.from_json(text) if len(text) > blobs.LARGE_BYTES else None
+    return msgspec.json.decode(text) if blob is None else blob
 
 
 def _batch(members: list[_Member], dialect: Dialect) -> tuple[Statement, ...]:
@@ -200,6 +246,8 @@ def _param(value: object, place: str) -> SqlValue:
             f"{place}: the integer has more than 64 bits; send it as a string or as a number "
             "with a fraction"
         )
+    if isinstance(value, bytes):  # of a large body
+        return value
     if isinstance(value, list):
         try:
             if bool in set(map(type, value)):
@@ -328,7 +376,7 @@ def _encode_rows(result: StatementResult, shape: Shape, dialect: Dialect) -> byt
     if not rows:
         return b"[]"
     if dialect is _NODE and dumps is _dumps:
-        return orjson.dumps(_objects(columns, rows), default=list)
+        return orjson.dumps(_objects(columns, rows), default=blobs.to_json)
     return dumps(rows, partial(_objects, columns), dialect)
 
 
@@ -348,5 +396,5 @@ def _objects(columns: Sequence[str], rows: Rows) -> list[dict[str, object]]:
 
 def _dumps(rows: Rows, shaped: Callable[[Rows], object], dialect: Dialect) -> bytes:
     if dialect is _NODE:
-        return orjson.dumps(shaped(rows), default=list)  # the only foreign type is bytes
+        return orjson.dumps(shaped(rows), default=blobs.to_json)  # the only foreign type is bytes
     return dump_doubles(rows, shaped)

@@ -14,6 +14,8 @@ from typing import Final
 
 import orjson
 
+from proto import blobs
+
 SAFE_INTEGER_MAX: Final = 2**53
 _INTEGRAL_BELOW: Final = 1e21  # from here on JavaScript writes an exponent
 
@@ -24,10 +26,12 @@ def dump_doubles(rows: Rows, shaped: Callable[[Rows], object]) -> bytes:
     """Encode `shaped(rows)` as JSON; `shaped` keeps the values, it may name them."""
     if float not in set(map(type, chain.from_iterable(rows))):
         try:
-            return orjson.dumps(shaped(rows), default=list, option=orjson.OPT_STRICT_INTEGER)
+            return orjson.dumps(
+                shaped(rows), default=blobs.to_json, option=orjson.OPT_STRICT_INTEGER
+            )
         except orjson.JSONEncodeError:
             pass  # an integer of more than 53 bits
-    return orjson.dumps(shaped([list(map(_number, row)) for row in rows]), default=list)
+    return orjson.dumps(shaped([list(map(_number, row)) for row in rows]), default=blobs.to_json)
 
 
 def _number(value: object) -> object:

@@ -66,7 +66,7 @@ class BindingRoutes:
             only = grant.only_database
             call = read_call(head, str(uuid.UUID(bytes=only)) if only is not None else "")
             wishes = call.wishes
-            query = call.request(await body.read(), grant)
+            query = await call.request_aside(await body.read(), grant)
             return _to_response(await answered(self._node.queries, query), wishes)
         except tuple(BODY_FAULTS) as exc:
             response = _to_response(refuse(BODY_FAULTS[type(exc)], str(exc)), wishes)

@@ -1,4 +1,6 @@
-"""What the head of one query says, whichever reader of HTTP has read it. Pure."""
+"""What the head of one query says, whichever reader of HTTP has read it."""
+
+import asyncio
 
 import msgspec
 from msgspec.structs import replace
@@ -6,7 +8,7 @@ from msgspec.structs import replace
 from d1server.access import NOBODY, Grant
 from d1server.query import QueryRequest
 from d1server.web.headers import BOOKMARK_HEADER, Wishes
-from proto.api import Dialect, Shape, decode_query
+from proto.api import LARGE_BODY_BYTES, Dialect, Shape, decode_query
 from proto.tokens import Bookmark
 
 
@@ -34,6 +36,12 @@ class QueryHead(msgspec.Struct, gc=False):
     def with_bookmark(self, bookmark: Bookmark) -> "QueryHead":
         """The same head with another bookmark in its one bookmark header."""
         return replace(self, wishes=replace(self.wishes, bookmark=bookmark))
+
+    async def request_aside(self, body: bytes, grant: Grant) -> QueryRequest:
+        """`request`; a large body is decoded on a thread."""
+        if len(body) <= LARGE_BODY_BYTES:
+            return self.request(body, grant)
+        return await asyncio.to_thread(self.request, body, grant)
 
     def request(self, body: bytes, grant: Grant) -> QueryRequest:
         """Decode `body` by the rules of the dialect, and join it. Raises `RequestInvalid`."""

@@ -91,7 +91,7 @@ class RestRoutes:
         head = QueryHead(request.match_info["database"], shape, wishes, Dialect.REST)
         body = Body(request, self._room, self._body_bytes_max)
         try:
-            query = head.request(await body.read(), grant_of(request))
+            query = await head.request_aside(await body.read(), grant_of(request))
             answer = await answered(self._node.queries, query)
         finally:
             body.close()

@@ -7,8 +7,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from engine.errors import DatabaseDamaged, StatementRefused
-from engine.sandbox import Sandbox, SqlLimits, open_guard
+from engine.errors import BudgetExceeded, DatabaseDamaged, StatementRefused
+from engine.sandbox import INLINE_S_MAX, Sandbox, SqlLimits, open_guard
 from engine.statements import Planner, run
 from tests.engine.sql_session import SqlSession, open_session
 
@@ -178,6 +178,18 @@ def test_values_that_sqlite_has_not(session: SqlSession, value: int | str) -> No
     with pytest.raises(StatementRefused):
         session.read("SELECT ?", value)
     assert session.rows("SELECT 1") == [(1,)]
+
+
+def test_a_large_result_is_not_for_the_event_loop(session: SqlSession) -> None:
+    """Only that run of the statement: its next value may be a small one."""
+    session.write("CREATE TABLE v(id INTEGER PRIMARY KEY, a)")
+    session.write("INSERT INTO v(a) VALUES (zeroblob(300000)), (zeroblob(1000))")
+    sql = "SELECT a FROM v WHERE id = ?"
+    for _ in range(2):
+        with pytest.raises(BudgetExceeded):
+            session.read(sql, 1, budget_s=INLINE_S_MAX)
+        assert session.read(sql, 2, budget_s=INLINE_S_MAX).rows == [(bytes(1000),)]
+    assert session.rows(sql, 1) == [(bytes(300_000),)]
 
 
 def test_snapshot_is_let_go_after_an_error(session: SqlSession) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from engine.log import CommitLog
 from engine.recovery import DB_NAME, LOG_NAME, recover
 from engine.transaction import Step
 from primary.errors import DatabaseStopped, WriteFenced, WriteUnknown
+from primary.idempotency import IdempotencyKey
+from primary.writer import KeyedWrite
 from proto.api import SqlValue
 from tests.engine.gated_disk import GatedDisk
 from tests.primary.opened_primary import (
@@ -280,6 +283,24 @@ async def test_short_writes_wait_behind_a_long_one(tmp_path: Path) -> None:
         assert after == list(range(first + 1, first + 30))
         rows = await made.read("SELECT x FROM t WHERE x < 0 ORDER BY rowid")
         assert rows == [(-number,) for number in range(1, 30)]
+
+
+async def test_a_large_write_is_not_tried_in_the_event_loop(tmp_path: Path) -> None:
+    """Method: the answer of a write with a key is made where the write runs."""
+    async with opened_primary(tmp_path / "db") as made:
+        ran_in: list[str] = []
+
+        def encode(_results: object) -> bytes:
+            ran_in.append(threading.current_thread().name)
+            return b"{}"
+
+        for number, is_large in enumerate((False, True)):
+            keyed = KeyedWrite(IdempotencyKey.of(f"key {number}", "query", b""), encode)
+            committer = await made.committer()
+            await committer.write(steps("INSERT INTO t VALUES (1)"), keyed, is_large=is_large)
+        assert ran_in[0] == threading.current_thread().name != ran_in[1]
+        assert ran_in[1].startswith("io")
+        assert await made.read(COUNT) == [(2,)]
 
 
 async def test_a_cancelled_write_in_the_queue_is_not_done(tmp_path: Path) -> None:
