@@ -36,8 +36,9 @@ example: $(READY) $(EXAMPLES_NPM)
 test: $(READY)
 	$(PY) -m pytest -q
 
-# D1's real clients from npm and PyPI, and the examples in a real browser. Needs Node 20 or
-# newer, npm and Chromium; what cannot be installed fails here, nothing is skipped.
+# D1's real clients from npm and PyPI, and the examples in a real browser. Needs npm, Chromium and
+# Node 22.12 or newer (20 on x64 Linux, where a newer one is installed beside the clients); what
+# cannot be installed fails here, nothing is skipped.
 test-clients: $(READY) $(CLIENTS_READY) $(CLIENTS_NPM) $(EXAMPLES_NPM) chromium
 	$(CLIENTS_VENV)/bin/python -m pytest -q --timeout 180 tests/clients tests/browser
 
@@ -49,7 +50,7 @@ $(CLIENTS_READY): tests/clients/requirements.lock
 # `npm ci` would refuse a lock without the builds for systems that the registry has none for;
 # `npm install --no-save` installs the lock's versions, checked by its hashes, and `npm ls` says so.
 %/node_modules/.installed: %/package.json %/package-lock.json
-	@command -v npm >/dev/null || { echo "npm is missing: install Node 20 or newer" >&2; exit 1; }
+	@command -v npm >/dev/null || { echo "npm is missing: install Node 22 or newer" >&2; exit 1; }
 	cd $* && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
 	cd $* && npm ls --loglevel=error >/dev/null
 	touch $@

@@ -15,8 +15,14 @@ CLIENTS = ROOT / "tests" / "clients"
 EXAMPLES = ROOT / "examples"
 JS_CLIENT = ROOT / "clients" / "js"
 
-# What programs would otherwise ask of hosts far away: statistics, and where on Earth they run.
-ASK_NO_ONE = {"WRANGLER_SEND_METRICS": "false", "CLOUDFLARE_CF_FETCH_ENABLED": "false"}
+# What programs would otherwise send to hosts far away, or ask of them: statistics, reports, where
+# on Earth they run, newer versions (which wrangler looks for when it prints its banner).
+ASK_NO_ONE = {
+    "WRANGLER_SEND_METRICS": "false",
+    "WRANGLER_SEND_ERROR_REPORTS": "false",
+    "WRANGLER_HIDE_BANNER": "true",
+    "CLOUDFLARE_CF_FETCH_ENABLED": "false",
+}
 RUN_S_MAX = 110.0
 TAIL_CHARACTERS = 6000
 
