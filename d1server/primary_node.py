@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -33,6 +33,7 @@ from d1server.nodedb import open_node_db
 from d1server.primary_administration import Administration
 from d1server.primary_queries import PrimaryQueries
 from d1server.query import AdminRequest, Answer
+from d1server.recommender import Opened, Recommender
 from d1server.replica_door import ReplicaDoor
 from d1server.tasks import Tasks
 from d1server.token_table import CREATE_TOKENS, SELECT_TOKENS, note_uses, read_tokens
@@ -73,6 +74,7 @@ class PrimaryNode:
         self._started_at = time.time()
         served = ServedBy(config.name, config.region, is_primary=True)
         self._insights = Insights(self._sizes)
+        self._recommender = Recommender(self._insights, self._catalog, self._used)
         self._queries = PrimaryQueries(self.find, served, self._insights.statistics)
         self._administration = Administration(self)
         self._transfers = Transfers(
@@ -330,6 +332,17 @@ class PrimaryNode:
     def insights(self) -> Insights:
         """What queries have cost."""
         return self._insights
+
+    @property
+    def recommender(self) -> Recommender:
+        """What would make them cheaper."""
+        return self._recommender
+
+    def _used(self, key: bytes) -> AbstractAsyncContextManager[Opened]:
+        database = self._databases.get(key)
+        if database is None:
+            raise Retired("this database is not here, or not any more")
+        return database.demand.used()
 
     def _sizes(self) -> Iterator[tuple[bytes, str, int]]:
         for entry in self._catalog.by_uuid.values():

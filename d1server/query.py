@@ -29,6 +29,7 @@ from proto.api import Dialect, Shape
 if TYPE_CHECKING:
     from d1server.access import Access, Grant
     from d1server.insights import Insights
+    from d1server.recommender import Recommender
     from d1server.transfers import Transfers
     from proto.api import Statement
     from proto.tokens import Bookmark
@@ -177,6 +178,10 @@ class NodeView(Protocol):
     @property
     def insights(self) -> Insights | None:
         """What its queries have cost; None: it does not count."""
+
+    @property
+    def recommender(self) -> Recommender | None:
+        """What would make its queries cheaper; None: it does not know."""
 
     @property
     def transfers(self) -> Transfers | None:

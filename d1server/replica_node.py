@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 import apsw
@@ -21,6 +21,7 @@ from d1server.insights import Insights
 from d1server.link import PeerLink, dial
 from d1server.nodedb import open_node_db
 from d1server.query import AdminRequest, Answer
+from d1server.recommender import Opened, Recommender
 from d1server.refusals import answer_refusal
 from d1server.replica_queries import ReplicaQueries
 from d1server.results import to_reply_answer
@@ -68,6 +69,7 @@ class ReplicaNode:
         self._receiver = Receiver(self._dial, self, _credential(config))
         self._hooks = ReplicaHooks(on_moved=self._on_moved, follow=self._follow_one)
         self._insights = Insights(self._sizes)
+        self._recommender = Recommender(self._insights, self._catalog, self._used)
         self._queries = ReplicaQueries(
             self.find_served,
             self._receiver.forwarder,
@@ -288,6 +290,17 @@ class ReplicaNode:
     def insights(self) -> Insights:
         """What the queries that were run here have cost."""
         return self._insights
+
+    @property
+    def recommender(self) -> Recommender:
+        """What would make them cheaper."""
+        return self._recommender
+
+    def _used(self, key: bytes) -> AbstractAsyncContextManager[Opened]:
+        database = self._databases.get(key)
+        if database is None:
+            raise Retired("this database is not here, or not any more")
+        return database.demand.used()
 
     def _sizes(self) -> Iterator[tuple[bytes, str, int]]:
         for entry in self._catalog.by_uuid.values():

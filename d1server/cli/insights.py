@@ -1,4 +1,4 @@
-"""`d1server insights`: which statements of a database cost most, as one node counted them."""
+"""`d1server insights`: which statements of a database cost most, and which indexes would help."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -30,12 +30,18 @@ _QUERY: Final = """query ($filter: Filter) { viewer { accounts {
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--sort-by", type=click.Choice([*SORTS, "count"]), default="time", show_default=True)
 @click.option("--sort-type", type=click.Choice(["sum", "avg"]), default="sum", show_default=True)
+@click.option("--recommendations", is_flag=True, help="Show indexes that would have helped.")
 @common_options
-def insights(name: str, hours: int, limit: int, sort_by: str, sort_type: str) -> None:
+def insights(
+    name: str, hours: int, limit: int, sort_by: str, sort_type: str, *, recommendations: bool
+) -> None:
     """Show what the statements of the database NAME have cost, without their values.
 
-    A replica tells of what it ran itself: its reads.
+    A replica tells of what it ran itself: its reads. Recommendations look at seven days.
     """
+    if recommendations:
+        _recommend(name, limit)
+        return
     order = "count_DESC" if sort_by == "count" else f"{sort_type}_{SORTS[sort_by]}_DESC"
     since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=hours)
     with wishes().connect() as node:
@@ -48,6 +54,37 @@ def insights(name: str, hours: int, limit: int, sort_by: str, sort_type: str) ->
         print_table(COLUMNS, [list(as_object(row).values()) for row in found])
     else:
         click.echo(f"nothing has been run in the last {hours} hours here", err=True)
+
+
+def _recommend(name: str, limit: int) -> None:
+    with wishes().connect() as node:
+        key = node.call("GET", database_path(name)).result_object()["uuid"]
+        told = node.call("GET", f"/accounts/any/d1/database/{key}/insights?filter=recommendations")
+        result = told.result_object()
+    try:
+        found = result["recommendations"]["insights"][:limit]
+        if wishes().as_json:
+            print_json(found)
+        elif not found:
+            click.echo("no index would have helped what was run here in seven days", err=True)
+        else:
+            click.echo("\n\n".join(_as_text(insight) for insight in found))
+    except (KeyError, TypeError, IndexError) as exc:
+        raise AnswerForeign(node.url) from exc
+
+
+def _as_text(insight: dict[str, Any]) -> str:
+    """The statement to run, and above it as comments of SQL why."""
+    suggestion = insight["suggestions"][0]
+    impact = suggestion["cost_impact"]
+    changes = (
+        f"rows read {impact['rows_read']:+}, written {impact['rows_written']:+} at most, "
+        f"{impact['query_duration_ms']:+.1f} ms"
+    )
+    queries = [f"{one['cost']['count']} x {one['query']}" for one in insight["impacted_queries"]]
+    lines = [insight["summary"], insight["reasoning"], f"In seven days: {changes}", *queries]
+    shown = [f"-- {escaped(' '.join(line.split()))}" for line in lines]
+    return "\n".join([*shown, f"{escaped(suggestion['sql'])};"])
 
 
 def ask(node: NodeConnection, query: str, variables: dict[str, Any]) -> list[dict[str, Any]]:

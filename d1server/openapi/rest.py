@@ -8,6 +8,7 @@ from d1server.openapi import calls
 from d1server.openapi.calls import NAMED
 from d1server.openapi.parameters import database
 from d1server.openapi.parts import (
+    EVERY,
     WITH_BODY,
     Json,
     Operation,
@@ -19,6 +20,8 @@ from d1server.openapi.parts import (
     parameter,
     schema,
 )
+from d1server.recommender import FILTER, LIMIT, LIMIT_MAX
+from d1server.web.insights import OF_ALL, OF_ONE
 from d1server.web.rest import DATABASES, PREFIXES
 
 DATABASE: Final = DATABASES + "/{database}"
@@ -29,6 +32,10 @@ _CALLS: Final = ("query", "raw", "export", "import")
 _SIZES: Final = (
     "{ viewer { accounts { d1StorageAdaptiveGroups(limit: 10) "
     "{ max { databaseSizeBytes } dimensions { databaseId } } } } }"
+)
+_RECOMMENDS: Final = (
+    "From what this node has counted in seven days: indexes that the costliest statements would "
+    "use, by SQLite's own planner, and estimates of the difference (negative: less)."
 )
 _NEW: Final = "my-d1"
 _AUTO: Final[Json] = {"read_replication": {"mode": "auto"}}
@@ -43,6 +50,8 @@ def rest_paths() -> dict[str, Json]:
         DATABASES: {**servers, "parameters": [account]},
         DATABASE: named,
         **{f"{DATABASE}/{call}": named for call in _CALLS},
+        OF_ONE: named,
+        OF_ALL: {**servers, "parameters": [account]},
         GRAPHQL: servers,
     }
 
@@ -58,6 +67,8 @@ def rest_operations() -> Iterator[Operation]:
     yield Operation("post", f"{DATABASE}/raw", calls.raw("d1-raw", _TAG))
     yield Operation("post", f"{DATABASE}/export", calls.export("d1-export", _TAG))
     yield Operation("post", f"{DATABASE}/import", calls.import_("d1-import", _TAG))
+    yield Operation("get", OF_ONE, _recommendations())
+    yield Operation("get", OF_ALL, _all_recommendations())
     yield Operation("delete", DATABASE, _delete())
     yield Operation("post", GRAPHQL, _graphql())
 
@@ -126,6 +137,44 @@ def _delete() -> Json:
         answers={200: answer("It is gone", envelope({"type": "null"}))},
         refusals=NAMED,
     )
+
+
+def _recommendations() -> Json:
+    return operation(
+        "d1-insights",
+        tag=_TAG,
+        summary="Recommend indexes",
+        description=f"{_RECOMMENDS} Needs `read`.",
+        parameters=[_filter()],
+        answers={200: answer("The recommendations", envelope(schema("Recommended")))},
+        refusals=(*EVERY, 404, 503),
+    )
+
+
+def _all_recommendations() -> Json:
+    limit: Json = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT}
+    cursor: Json = {"type": "string", "pattern": "^[^:]*:[0-9]{1,3}$"}
+    page = envelope(schema("Recommended"), result_info=schema("CursorPage"))
+    return operation(
+        "d1-all-insights",
+        tag=_TAG,
+        summary="Recommend indexes for all databases that the token is for",
+        description=_RECOMMENDS,
+        parameters=[
+            _filter(),
+            _parameter("limit", limit, "recommendations", is_empty=True),
+            _parameter("cursor", cursor, "of the answer before", is_empty=True),
+        ],
+        answers={200: answer("A page; `cursor` is null on the last one", page)},
+        refusals=(*EVERY, 503),
+    )
+
+
+def _filter() -> Json:
+    kinds: Json = {"enum": [FILTER]}
+    return _parameter("filter", kinds, "the only kind that there is", is_empty=True) | {
+        "example": FILTER
+    }
 
 
 def _graphql() -> Json:

@@ -1,5 +1,7 @@
 """Schemas of what is answered. Pure."""
 
+import msgspec
+
 from d1server.administration import FIELDS, JURISDICTIONS
 from d1server.catalog import UUID_PATTERN, ReplicationMode
 from d1server.jobs import Status
@@ -15,6 +17,7 @@ from d1server.openapi.parts import (
     nullable,
     schema,
 )
+from d1server.recommendations import Recommended
 from d1server.token_administration import NewToken
 
 
@@ -27,6 +30,7 @@ def result_schemas() -> dict[str, Json]:
         **_job_schemas(),
         **_token_schemas(),
         **_operator_schemas(),
+        **_recommendation_schemas(),
     }
 
 
@@ -161,6 +165,14 @@ def _token_schemas() -> dict[str, Json]:
     }
     assert {"name", "scopes", "databases"} < set(NewToken.__struct_fields__)
     return {"AccessToken": entity(members, optional=["token"])}
+
+
+def _recommendation_schemas() -> dict[str, Json]:
+    page = {"count": COUNT, "per_page": COUNT, "cursor": nullable("string")}
+    _, components = msgspec.json.schema_components(
+        [Recommended], ref_template="#/components/schemas/{name}"
+    )
+    return {**components, "CursorPage": entity(page)}
 
 
 def _operator_schemas() -> dict[str, Json]:

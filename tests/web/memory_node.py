@@ -111,6 +111,7 @@ class MemoryNode:
 
     transfers = None
     insights = None
+    recommender = None
 
     async def administer(self, request: AdminRequest) -> Answer:
         self.administered.append(request)
