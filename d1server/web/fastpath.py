@@ -86,6 +86,8 @@ class FastConnection(asyncio.Protocol):
 
     __slots__ = (
         "_front",
+        "_head",
+        "_head_bytes",
         "_open_aiohttp",
         "_phase",
         "_request",
@@ -103,6 +105,8 @@ class FastConnection(asyncio.Protocol):
         self._open_aiohttp = open_aiohttp
         self._phase = _CLOSED
         self._rest = bytearray()  # received, not consumed
+        self._head_bytes = HEAD_END  # the newest head, which begins with no line end
+        self._head: QueryHead | None = None  # what it says
         self._wanted_bytes = 0  # `_rest` is not worth a look before it has this many
         self._request: asyncio.Task[None] | None = None
         self._unsent_bytes = 0  # when the present deadline of BLOCKED was set
@@ -205,12 +209,16 @@ class FastConnection(asyncio.Protocol):
         start, size = 0, len(data)
         heads = self._front.heads
         for _ in range(PIPELINE_TURN):
-            head_end = data.find(HEAD_END, start)
-            if head_end < 0:
-                self._keep_head(data[start:], now)
-                return
-            head_end += _HEAD_END_BYTES
-            head = heads.read(data[start:head_end])
+            if data.startswith(self._head_bytes, start):  # keep-alive clients repeat their head
+                head, head_end = self._head, start + len(self._head_bytes)
+            else:
+                head_end = data.find(HEAD_END, start)
+                if head_end < 0:
+                    self._keep_head(data[start:], now)
+                    return
+                head_end += _HEAD_END_BYTES
+                self._head_bytes = data[start:head_end]
+                head = self._head = heads.read(self._head_bytes)
             if head is None:
                 self._hand_over(data[start:])
                 return
