@@ -15,6 +15,7 @@ from d1server.router import BookmarkAge, age_of
 from d1server.web.errors import Fault, refuse
 from engine.errors import DatabaseDamaged, EngineError, ResultTooLarge
 from engine.transaction import Step, steps_of, writes
+from engine.wal import PAGE_SIZE
 from primary.committer import Wish
 from primary.database import OpenPrimary, PrimaryDatabase
 from primary.errors import WriteUnknown
@@ -71,7 +72,7 @@ class PrimaryQueries:
         # A commit on a thread may have been seen: then the long way waits for it.
         if opened.log.head is not head or not opened.committer.is_settled:
             return None
-        state = State(head, opened.committer.page_count)
+        state = State(opened.committer.page_count * PAGE_SIZE, bookmark=head)
         return self._counted(request, steps, results, state, opened)
 
     def _counted(
@@ -120,7 +121,7 @@ class PrimaryQueries:
             if error is not None:
                 pending.deliver(answer_refusal(error))
                 return
-            state = State(written.bookmark, written.page_count)
+            state = State(written.page_count * PAGE_SIZE, bookmark=written.bookmark)
             try:
                 answer = self._counted(request, steps, written.results, state, opened)
             except Exception as exc:  # the flusher, which calls this, has others to tell
@@ -168,7 +169,7 @@ class PrimaryQueries:
             raise
         finally:
             seen = await opened.committer.wait_durable()
-        state = State(seen, opened.committer.page_count)
+        state = State(opened.committer.page_count * PAGE_SIZE, bookmark=seen)
         return await self._answered(request, steps, results, state, opened)
 
     async def _write(self, request: QueryRequest, steps: list[Step], opened: OpenPrimary) -> Answer:
@@ -183,7 +184,7 @@ class PrimaryQueries:
         written = await committer.write(steps, wish, is_large=is_large)
         if written.replayed is not None:
             return Answer(200, written.replayed, written.bookmark.text)
-        state = State(written.bookmark, written.page_count)
+        state = State(written.page_count * PAGE_SIZE, bookmark=written.bookmark)
         return await self._answered(request, steps, written.results, state, opened)
 
     def _checked(self, request: QueryRequest, opened: OpenPrimary) -> CheckedWrite | None:
@@ -202,7 +203,7 @@ class PrimaryQueries:
         self, request: QueryRequest, opened: OpenPrimary, results: list[StatementResult]
     ) -> bytes:
         """The answer's body before COMMIT. Raises `ResultTooLarge`, and nothing is done."""
-        state = State(opened.log.head, opened.committer.page_count)
+        state = State(opened.committer.page_count * PAGE_SIZE, bookmark=opened.log.head)
         body = encode(results, request, self._served, state)
         if request.hops and len(body) > ANSWER_BYTES_MAX:
             raise too_large_to_forward(len(body))

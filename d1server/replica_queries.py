@@ -24,6 +24,7 @@ from engine.errors import (
 )
 from engine.ondemand import Retired
 from engine.transaction import Step, steps_of, writes
+from engine.wal import PAGE_SIZE
 from proto.api import ServedBy, StatementResult
 from proto.errors import RequestInvalid
 from proto.messages import Forward, Reply
@@ -322,7 +323,12 @@ def _age(request: QueryRequest, database: ReplicaDatabase, opened: OpenReplica) 
 
 def _state(database: ReplicaDatabase, opened: OpenReplica, waited_ms: float = 0.0) -> State:
     applier = opened.applier
-    return State(applier.visible, applier.page_count, waited_ms, database.lag_ms)
+    return State(
+        applier.page_count * PAGE_SIZE,
+        waited_ms=waited_ms,
+        lag_ms=database.lag_ms,
+        bookmark=applier.visible,
+    )
 
 
 async def _applied(database: ReplicaDatabase, bookmark: Bookmark, wait_s: float) -> bool:

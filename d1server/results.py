@@ -5,11 +5,8 @@ from itertools import chain, islice
 from operator import length_hint
 from typing import Final
 
-import msgspec
-
 from d1server.query import Answer, QueryRequest
 from engine.sqltext import split
-from engine.wal import PAGE_SIZE
 from proto.api import Dialect, MetaExtras, ServedBy, Statement, StatementResult, encode_answer
 from proto.messages import Reply
 from proto.tokens import Bookmark
@@ -20,26 +17,20 @@ _ROWS_INLINE_MAX: Final = 2048
 _BYTES_INLINE_MAX: Final = 256 * 1024  # a blob becomes four times as long
 
 
-class State(msgspec.Struct, gc=False):
-    """What the answer says of the database's state."""
+class State(MetaExtras, kw_only=True, gc=False):
+    """What the answer says of the database's state: in its `meta`, and its bookmark."""
 
     bookmark: Bookmark
-    page_count: int
-    waited_ms: float = 0.0
-    lag_ms: float = 0.0
 
 
 def encode(
     results: list[StatementResult], request: QueryRequest, served: ServedBy, state: State
 ) -> bytes:
     """The body of a successful answer."""
-    extras = MetaExtras(
-        state.page_count * PAGE_SIZE, waited_ms=state.waited_ms, lag_ms=state.lag_ms
-    )
     dialect = request.dialect
     if dialect is _BINDING and len(results) != len(request.statements):
         results = _per_member(results, request.statements)
-    return encode_answer(results, request.shape, served, extras, dialect)
+    return encode_answer(results, request.shape, served, state, dialect)
 
 
 def _per_member(
