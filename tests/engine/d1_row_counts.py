@@ -1,10 +1,12 @@
 """What D1 counts for a script of statements, and what this server counts where it differs.
 
-The numbers are those of workerd 2026-11-17, whose SQLite counts as D1's; `make test-clients`
-asks it again (`tests/clients/test_row_counts.py`). Each statement finds what those before it made.
+D1's numbers are those of workerd, whose SQLite is D1's; `make test-clients` asks it again
+(`tests/clients/test_row_counts.py`). Each statement finds what those before it made.
 """
 
 from typing import Final, NamedTuple
+
+WORKERD: Final = "1.20260730.1"
 
 
 class Case(NamedTuple):

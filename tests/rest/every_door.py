@@ -40,6 +40,13 @@ class Door:
             return Said(None, error_of(reply))
         return Said(_rows(taken(reply).elements[-1]["results"]), "")
 
+    async def counts(self, sql: str) -> tuple[int, int]:
+        """Run a text; the rows that its last statement read and wrote."""
+        reply = await self.node.call("POST", self.path, {"sql": sql}, self.headers)
+        is_enveloped = self.path.startswith(("/db", REST))
+        meta = (reply.result if is_enveloped else taken(reply).elements)[-1]["meta"]
+        return meta["rows_read"], meta["rows_written"]
+
 
 def doors(nodes: HttpCluster, database: str) -> Iterator[Door]:
     """All of them, for a database that both nodes have."""

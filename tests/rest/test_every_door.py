@@ -179,3 +179,26 @@ async def test_limits_are_settings_of_the_node(tmp_path: Path) -> None:
                 ("INSERT INTO t VALUES (1)", ""),
             ):
                 assert (await door.ask(sql)).error == text, door.name
+
+
+async def test_rows_are_counted_alike(nodes: HttpCluster) -> None:
+    """What a statement cost does not depend on who ran it, and how often before."""
+    await nodes.create(
+        "counted",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a, b); CREATE INDEX t_a ON t (a); "
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 500) "
+        "INSERT INTO t (a, b) SELECT x % 10, x % 7 FROM n",
+    )
+    for sql, expected in {
+        "SELECT * FROM t WHERE id = 7": (1, 0),
+        "SELECT id FROM t WHERE b = 8": (500, 0),
+        "SELECT id FROM t WHERE a = 3 AND b = 5 LIMIT 20": (51, 0),
+        "SELECT count(*) FROM t": (500, 0),
+        "SELECT count(*) FROM t WHERE b > 2": (500, 0),
+        "SELECT x.id FROM t x JOIN t y ON y.id = x.b WHERE x.a = 4": (101, 0),
+        "UPDATE t SET a = 3 WHERE id = 7": (1, 2),
+        "UPDATE t SET b = -1 WHERE b = -1": (500, 0),
+    }.items():
+        for door in doors(nodes, "counted"):
+            for _ in range(2):
+                assert await door.counts(sql) == expected, (door.name, sql)
