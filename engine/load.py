@@ -29,6 +29,7 @@ from proto.api import NO_STATEMENTS, StatementResult
 
 STATEMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 _INSERTS_KEPT_MAX: Final = 1000
+_NO_HEAD: Final = "\0"  # no statement begins so
 
 _PARENT_MISSING: Final = ("no such table: main.", "foreign key mismatch")
 _KEY_VIOLATED: Final = "FOREIGN KEY constraint failed: SQLITE_CONSTRAINT"
@@ -122,6 +123,7 @@ def _run_all(sandbox: Sandbox, source: SqlLoad) -> StatementResult:
         raise
     if not source.statements:
         raise StatementRefused(NO_STATEMENTS)
+    counting.settle()
     changes = connection.total_changes() - changes_before
     return StatementResult(
         (),
@@ -138,7 +140,8 @@ def _run_all(sandbox: Sandbox, source: SqlLoad) -> StatementResult:
 class LoadCounts:
     """Runs the statements of a file and counts their rows, as `run` of `engine/statements.py`.
 
-    Nearly all of them are INSERTs into a few tables: those are looked at once for each table.
+    Nearly all of them are INSERTs into a few tables, many in a row of the same form: those are
+    looked at once, and their changes are counted when another statement comes.
     """
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -147,9 +150,16 @@ class LoadCounts:
         self.written = 0
         self._sandbox = sandbox
         self._of_inserts: dict[str, RowCounts] = {}  # by the text in front of the values
+        self._head = _NO_HEAD  # of the INSERTs that are not yet counted
+        self._per_change = (0, 0)
+        self._changes_before = 0
 
     def run(self, sql: str) -> None:
         """Run one statement. Raises what `Sandbox.run_once` raises."""
+        if sql.startswith(self._head):
+            self._sandbox.run_once(sql)
+            return
+        self.settle()
         head = head_of_insert(sql)
         counts = self._of_inserts.get(head) if head is not None else None
         if counts is None:
@@ -158,6 +168,22 @@ class LoadCounts:
                 self._of_inserts.clear()  # it may be another schema now
             if head is not None:
                 self._of_inserts[head] = counts
+        if head is None or counts.per_change is None:
+            self._run_one(sql, counts)
+        else:
+            self._head, self._per_change = head, counts.per_change
+            self._changes_before = self._sandbox.connection.total_changes()
+            self._sandbox.run_once(sql)
+
+    def settle(self) -> None:
+        """Count what has been run."""
+        if self._head != _NO_HEAD:
+            changes = self._sandbox.connection.total_changes() - self._changes_before
+            self.read += changes * self._per_change[0]
+            self.written += changes * self._per_change[1]
+            self._head = _NO_HEAD
+
+    def _run_one(self, sql: str, counts: RowCounts) -> None:
         sandbox, connection = self._sandbox, self._sandbox.connection
         before, row_id = connection.total_changes(), connection.last_insert_rowid()
         if counts.is_measured:

@@ -145,3 +145,23 @@ def test_what_fails_before_the_commit_undoes_all(session: SqlSession) -> None:
     with pytest.raises(OSError, match="no room"):
         load(session.writer, source, budget_s=1.0, before_commit=fail)
     assert session.rows("SELECT * FROM kept") == [(1,)]
+
+
+def test_rows_are_counted_as_in_requests(session: SqlSession) -> None:
+    """Also where a table gets an index between two INSERTs of the same form."""
+    statements = [
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a)",
+        "INSERT INTO t VALUES (1, 'x')",
+        "INSERT INTO t VALUES (2, 'y'), (3, 'z')",
+        "CREATE INDEX t_a ON t(a)",
+        "INSERT INTO t VALUES (4, 'x')",
+        "INSERT INTO t (a) VALUES (upper('u'))",
+        "UPDATE t SET a = 'v' WHERE id > 2 AND a <> 'u'",
+        "SELECT a FROM t WHERE a = 'v'",
+        "DELETE FROM t WHERE a = 'x'",
+        "DROP TABLE t",
+    ]
+    result, _ = loaded(session, ";\n".join(statements))
+    each = [session.write(sql)[0] for sql in statements]
+    assert result.rows_read == sum(one.rows_read for one in each)
+    assert result.rows_written == sum(one.rows_written for one in each)
