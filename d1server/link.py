@@ -76,7 +76,6 @@ class PeerLink(asyncio.Protocol):
                     self.on_message(message)
         except (FrameCorrupt, MessageInvalid) as exc:
             reason = _HTTP_SAID if data.startswith(b"HTTP/") else str(exc)
-            logger.warning("link with %s: %s", self.peer, reason)
             self.abort(reason)
         except Exception as exc:
             logger.exception("link with %s: a message could not be handled", self.peer)

@@ -39,6 +39,7 @@ from d1server.tasks import Tasks
 from d1server.token_table import CREATE_TOKENS, SELECT_TOKENS, note_uses, read_tokens
 from d1server.token_uses import tell_uses
 from d1server.transfers import Transfers
+from d1server.web.failures import FailureBook
 from engine.errors import DatabaseDamaged, EngineError
 from engine.ondemand import OnDemand, Retired
 from engine.resources import Resources
@@ -85,6 +86,9 @@ class PrimaryNode:
             base_url=config.public_url or config.url,
         )
         self._doors: list[ReplicaDoor] = []
+        self.strangers = FailureBook(
+            told="many callers of %s at the replication address are no replicas"
+        )
         self.certificate = b""  # the fingerprint of what replicas are shown; empty without TLS
         self.replication_address: tuple[str, int]  # while running: where replicas call
 

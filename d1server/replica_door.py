@@ -9,6 +9,8 @@ with which the client came to the replica: the replica is trusted to say which o
 import asyncio
 import logging
 from functools import partial
+from logging import DEBUG, INFO
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from d1server.access import Grant, NotAdmitted
@@ -79,6 +81,7 @@ class ReplicaDoor:
     def __init__(self, link: PeerLink, node: "PrimaryNode") -> None:
         """Take the link over; nothing is said before the replica's `Hello`."""
         self._link = link
+        self._host = link.host  # also once the link is lost
         self._node = node
         self._feed: ReplicaFeed | None = None
         self._hello: Hello | None = None
@@ -103,7 +106,8 @@ class ReplicaDoor:
         late = asyncio.get_running_loop().call_later(_GREETING_S_MAX, self._on_greeting_late)
         try:
             reason = await self._link.wait_lost()
-            logger.info("link with %s ended: %s", self.name, reason)
+            is_told = self.is_welcome or not self._node.strangers.note(self._host, monotonic())
+            logger.log(INFO if is_told else DEBUG, "link with %s ended: %s", self.name, reason)
         finally:
             late.cancel()
             if self._feed is not None:

@@ -25,6 +25,7 @@ from engine.threads import Threads
 
 FILE_BYTES_MAX: Final = 5 * 1024**3  # D1's own limit
 FILES_MAX: Final = 64
+_TOO_LARGE: Final = f"the file is larger than {FILE_BYTES_MAX} bytes"
 KEPT_S: Final = 24 * 3600.0
 _BLOCK_BYTES: Final = 1024 * 1024
 _PART: Final = ".part"
@@ -98,6 +99,8 @@ class Uploads:
         does: what came before stays. Raises `OSError` if there is no room for the `announced`
         bytes, or was none for those that came: then nothing stays of what was received.
         """
+        if announced > FILE_BYTES_MAX:
+            raise UploadRefused(_TOO_LARGE)
         await self._threads.call(self._disk.check_room, self._folder, announced)
         async with self._turn(name):
             writing = await self._threads.call(_Writing, self._disk, self._part(name), at)
@@ -137,7 +140,7 @@ class Uploads:
                 waiting.append(chunk)
                 size += len(chunk)
                 if writing.size + size > FILE_BYTES_MAX:
-                    raise UploadRefused(f"the file is larger than {FILE_BYTES_MAX} bytes")
+                    raise UploadRefused(_TOO_LARGE)
                 if size >= _BLOCK_BYTES:
                     block, size = b"".join(waiting), 0
                     waiting.clear()

@@ -56,7 +56,11 @@ class Forwarder:
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = reply
         try:
-            if not link.send(msgspec.structs.replace(request, id=number)):
+            try:
+                is_sent = link.send(msgspec.structs.replace(request, id=number))
+            except UnicodeEncodeError as exc:
+                raise RequestInvalid("a name in the request holds half a character") from exc
+            if not is_sent:
                 raise ForwardFailed("the link to the primary has just been lost")
             async with asyncio.timeout(timeout_s):
                 return await reply

@@ -92,6 +92,8 @@ def read_call(head: Head, only_database: str = "") -> QueryHead:
             f"(injectRequestHeaders), put ?{DATABASE_HEADER}=NAME behind Miniflare's proxy URL, or "
             "use a token for one database only"
         )
+    if not database.isprintable():  # half a character, a control character: no name has one
+        raise RequestInvalid(f"there is no database named {database!r}")
     shape = shape_of(dict(head.query).get("resultsFormat", ""))
     return QueryHead(database, shape, _read_wishes(head.headers), Dialect.BINDING)
 

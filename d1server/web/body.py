@@ -9,11 +9,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from d1server.web.errors import Fault
 from d1server.web.limits import FAST_BODY_BYTES_MAX, body_s_max
 from proto.errors import RequestInvalid
+
+_CODINGS: Final = frozenset({"identity", "gzip", "deflate", "br", "zstd"})
 
 
 class BodyTooLarge(Exception):
@@ -68,6 +70,11 @@ class Body:
     async def read(self) -> bytes:
         """Return the whole body, decompressed. Raises one of this module's errors."""
         content = self._request.content
+        coding = self._request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
+        if coding not in _CODINGS:  # aiohttp takes it for no coding at all
+            raise RequestInvalid(
+                "the body's Content-Encoding is none that is read here: send it plain"
+            )
         self._check(self._request.content_length or 0)
         loop = asyncio.get_running_loop()
         started = loop.time()

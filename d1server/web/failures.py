@@ -41,8 +41,15 @@ class _Tries:
 class FailureBook:
     """Failed tries by address; on the event loop."""
 
-    def __init__(self, addresses_max: int = _ADDRESSES_MAX) -> None:
+    def __init__(
+        self,
+        addresses_max: int = _ADDRESSES_MAX,
+        *,
+        told: str = "many requests of %s have no valid access token",
+    ) -> None:
+        """`told` is what the log hears of an address, once until it pauses."""
         self._addresses_max = addresses_max
+        self._told = told
         self._found: OrderedDict[str, _Tries] = OrderedDict()
 
     def __len__(self) -> int:
@@ -56,7 +63,7 @@ class FailureBook:
         wait_s = tries.note(now)
         if wait_s and not tries.is_told:
             tries.is_told = True
-            logger.warning("many requests of %s have no valid access token", key)
+            logger.warning(self._told, key)
         if len(self._found) > self._addresses_max:
             self._found.popitem(last=False)
         return wait_s

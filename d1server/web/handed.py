@@ -8,9 +8,10 @@ deadline; the body's is where the body is read (`app.py`).
 import asyncio
 import logging
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import TransferEncodingError
 
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
@@ -101,6 +102,16 @@ class HandedConnection(web.RequestHandler):
     def drop(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Log what aiohttp did not expect, but for a body that does not decompress.
+
+        It was answered 400; aiohttp tries to read the rest, and ends the connection.
+        """
+        if isinstance(kwargs.get("exc_info"), web.RequestPayloadError | TransferEncodingError):
+            log.debug("a body could not be read: %s", kwargs["exc_info"])
+        else:
+            super().log_exception(*args, **kwargs)
 
     def handle_error(
         self,

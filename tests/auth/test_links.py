@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -483,6 +484,24 @@ async def test_stranger_cannot_fill_the_memory(cluster: Cluster, tmp_path: Path)
     async with asyncio.timeout(5):
         assert await reader.read() == b""
     await closed(writer)
+
+
+async def test_strangers_do_not_fill_the_log(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever sends nonsense again and again is told of a few times."""
+    primary = await cluster.add_primary()
+    caplog.set_level(logging.INFO)
+    for number in range(60):
+        reader, writer = await asyncio.open_connection(*primary.primary.replication_address)
+        writer.write(bytes([number]) * 40)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        await closed(writer)
+    await until(lambda: not primary.primary._doors, "their leaving")
+    told = [record for record in caplog.records if record.levelno >= logging.INFO]
+    assert 10 < len(told) < 35
+    assert sum("no replicas" in record.getMessage() for record in told) == 1
 
 
 async def test_strangers_are_not_many(cluster: Cluster, tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import pytest
 
 from tests.binding.binding_client import ROWS, Binding, batch, error_of, statement, taken
 from tests.engine.golden_errors import GOLDEN, SCHEMA
-from tests.rest.http_cluster import HttpCluster
+from tests.rest.http_cluster import HttpCluster, HttpNode
 from tests.rest.test_rest_errors import BODIES, TRANSACTION
+from tests.web.raw_client import connected
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -181,6 +182,21 @@ async def test_bad_bodies_are_errors_of_the_binding(nodes: HttpCluster, body: by
             assert error_of(await Binding(node, "bad").call(path, ROWS, body))
 
 
+async def named_raw(node: HttpNode, name: str) -> bool:
+    """Whether a call for a database of this name, as bytes in its header, is an error in JSON."""
+    host, port = node.url.removeprefix("http://").split(":")
+    body = b'{"sql":"SELECT 1"}'
+    async with connected((host, int(port))) as client:
+        response = await client.exchange(
+            b"POST /query?resultsFormat=NONE HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n",
+            b"x-d1-database: %b\r\n\r\n" % name.encode("utf-8", "surrogateescape"),
+            body,
+        )
+    assert response.status in (200, 400), response  # 400: a header that is no header
+    assert response.json()["success"] is False
+    return "internal error" not in response.body.decode()
+
+
 async def test_bad_heads_are_errors_of_the_binding(nodes: HttpCluster) -> None:
     """No database, an unknown one, garbage for a token: a text that says what to do."""
     await nodes.create("heads")
@@ -188,6 +204,8 @@ async def test_bad_heads_are_errors_of_the_binding(nodes: HttpCluster) -> None:
     for node in nodes.nodes:
         assert "x-d1-database" in error_of(await node.call("POST", "/query", one))
         assert "'nope'" in await Binding(node, "nope").error("/query", one)
+        for name in ("b\udcff", "\u202enope", "a\x01b", "é", "../heads", "x" * 2000):
+            assert await named_raw(node, name)
         db = Binding(node, "heads")
         for token in ("garbage", "00000001", "x" * 5000):
             assert "first-primary" in await db.error("/query", one, token)

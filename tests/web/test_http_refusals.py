@@ -5,6 +5,7 @@ and where it follows a query that the fast path served.
 """
 
 import gzip
+import logging
 
 import orjson
 import pytest
@@ -97,10 +98,16 @@ async def test_a_compressed_bomb_is_refused(client: RawClient, node: MemoryNode)
     assert not node.seen
 
 
-async def test_broken_compression_is_the_clients_fault(client: RawClient) -> None:
-    """A body that does not decompress is a 400, not a 500."""
-    response = await client.exchange(LINE, HOST, b"Content-Encoding: gzip\r\n", LENGTH, END, BODY)
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "nonsense"])
+async def test_broken_compression_is_the_clients_fault(
+    client: RawClient, caplog: pytest.LogCaptureFixture, coding: str
+) -> None:
+    """A body that does not decompress is a 400, not a 500, and nothing to tell the log."""
+    said = f"Content-Encoding: {coding}\r\n".encode()
+    response = await client.exchange(LINE, HOST, said, LENGTH, END, BODY)
     assert response.status == 400
+    assert await client.is_closed()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_large_bodies_share_a_bounded_room(node: MemoryNode) -> None:
