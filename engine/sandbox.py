@@ -62,6 +62,7 @@ STATEMENTS_KEPT: Final = 128  # prepared, per connection
 INLINE_S_MAX: Final = 0.05  # a budget up to this is one of the event loop's
 INLINE_RESULT_BYTES_MAX: Final = 256 * 1024  # a larger answer takes long to be written as JSON
 
+_UNSPILLED_BYTES_MAX: Final = 2 * CACHE_KIB_WRITER * 1024
 _FREE_BYTES_MIN: Final = 4 * MIB  # with less than this, the disk is what is full
 _INLINE_STEPS: Final = 64  # between two looks at the clock; one step may take 10 ms
 _SETTINGS: Final = (
@@ -475,11 +476,24 @@ class Sandbox:
             "SELECT 1 FROM sqlite_sequence WHERE seq = 9223372036854775807"
         ):
             return self._refused(exc)
+        if not self._may_be_full():
+            return DiskFull("the disk takes no more; nothing was done: is there a quota?")
         return StatementRefused(
             "Exceeded maximum DB size.",
             f"a database has at most {self.limits.database_bytes_max} bytes: delete what is not "
             "needed, or have the operator raise --sql-database-bytes-max",
         )
+
+    def _may_be_full(self) -> bool:
+        """Whether the database can have come to its largest size.
+
+        What a transaction adds is in the WAL, or still in the cache.
+        """
+        pages = self.execute_internal("PRAGMA page_count")[0][0]
+        assert isinstance(pages, int)
+        wal = Path(self.connection.filename_wal)
+        added = (wal.stat().st_size if wal.exists() else 0) + _UNSPILLED_BYTES_MAX
+        return pages * PAGE_SIZE + added >= self.limits.database_bytes_max
 
     def _refused(self, exc: apsw.Error) -> StatementRefused:
         denied, self._denied = self._denied, None

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import apsw
 import pytest
 
 from engine.errors import DiskFull, StatementRefused
@@ -39,6 +40,19 @@ def test_a_full_disk_is_told_from_rowids_that_ran_out(
     with pytest.raises(DiskFull if free == 0 else StatementRefused, match="full"):
         run("INSERT INTO t DEFAULT VALUES")
     writer.close()
+
+
+def test_a_small_database_is_not_said_to_be_full(tmp_path: Path) -> None:
+    """There is room on the disk, but not for us: a quota, or it came back just now.
+
+    Method: SQLite's own error, for databases that are far from their limit and near it.
+    """
+    for limit, kind in ((2**33, DiskFull), (2**20, StatementRefused)):
+        path = tmp_path / f"{limit}.sqlite"
+        writer = SqlConnection.writer(path, SqlLimits(database_bytes_max=limit))
+        write(writer, steps_of([Statement("CREATE TABLE t(a)")]), budget_s=5.0)
+        assert isinstance(writer.sandbox.refusal(apsw.FullError("database or disk is full")), kind)
+        writer.close()
 
 
 def test_a_database_at_its_limit_only_shrinks(tmp_path: Path) -> None:

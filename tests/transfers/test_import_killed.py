@@ -13,7 +13,7 @@ from d1server.transfer_bodies import NOT_IMPORTING
 from tests.torture.cluster import Cluster, open_cluster
 
 ROWS = 80_000
-PATH = "/db/shop/import"
+PATH = "/client/v4/accounts/any/d1/database/shop/import"
 
 
 async def call(cluster: Cluster, path: str, body: object) -> Any:
@@ -38,7 +38,8 @@ async def rows_there(cluster: Cluster) -> int | None:
 async def finished(cluster: Cluster, body: dict[str, str]) -> Any:
     told = await call(cluster, PATH, body)
     while told["status"] == "active":
-        told = await call(cluster, PATH, {"action": "poll"})
+        poll = {"action": "poll", "current_bookmark": told["at_bookmark"]}
+        told = await call(cluster, PATH, poll)
     return told
 
 
@@ -46,7 +47,8 @@ async def finished(cluster: Cluster, body: dict[str, str]) -> Any:
 async def test_a_primary_killed_in_an_import_has_all_of_it_or_nothing(tmp_path: Path) -> None:
     """The client is told which, the second try needs no upload, and the replica agrees.
 
-    Method: upload once; begin, and kill the primary after ever longer times.
+    Method: wrangler's calls over REST. Upload once; begin, first with `ingest`, and kill the
+    primary after ever longer times.
     """
     lines = [f"INSERT INTO t VALUES ({n}, 'this is row {n}');" for n in range(ROWS)]
     sql = "CREATE TABLE t(id INTEGER PRIMARY KEY, text);\n" + "\n".join(lines)
@@ -56,10 +58,11 @@ async def test_a_primary_killed_in_an_import_has_all_of_it_or_nothing(tmp_path: 
         await cluster.create("shop")
         told = await call(cluster, PATH, init)
         async with cluster.http.put(told["upload_url"], data=io.BytesIO(data)) as response:
-            assert response.status == 200
+            assert (response.status, response.headers["ETag"]) == (200, f'"{init["etag"]}"')
+        ingest = {"action": "ingest", "filename": told["filename"], "etag": init["etag"]}
         interrupted = 0
-        for after_s in (0.05, 0.5):
-            beginning = asyncio.create_task(call(cluster, PATH, init))
+        for after_s, begin in ((0.05, ingest), (0.5, init)):
+            beginning = asyncio.create_task(call(cluster, PATH, begin))
             await asyncio.sleep(after_s)
             await cluster.primary.kill()
             await asyncio.wait([beginning])
