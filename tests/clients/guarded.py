@@ -20,18 +20,19 @@ class Guarded(NamedTuple):
 
 @contextmanager
 def guarded_nodes(folder: Path) -> Iterator[Guarded]:
-    """Run a primary and a replica, and make tokens there once the database is filled."""
-    with running_nodes(folder) as nodes:
+    """Make tokens, as an operator would before the first start, and run a primary and a replica."""
+    primary = folder / "primary"
+    primary.mkdir()
+    tokens = {scope: make_token(primary, scope) for scope in ("admin", "replicate", "edit", "read")}
+    with running_nodes(folder, token=tokens["admin"], replicate=tokens["replicate"]) as nodes:
         nodes.create("shop")
-        nodes.query("shop", "CREATE TABLE t (a); INSERT INTO t VALUES ('x')")
-        admin = make_token(nodes.primary, "admin")
-        edit = make_token(nodes.primary, "edit", admin)
-        yield Guarded(nodes, edit, make_token(nodes.primary, "read", admin))
+        _, bookmark = nodes.query("shop", "CREATE TABLE t (a); INSERT INTO t VALUES ('x')")
+        nodes.wait_for("shop", bookmark)
+        yield Guarded(nodes, tokens["edit"], tokens["read"])
 
 
-def make_token(url: str, scope: str, token: str = "") -> str:
-    """Make a token with the command line and return it."""
+def make_token(data_dir: Path, scope: str) -> str:
+    """Make a token in the data directory of a primary that does not run."""
     command = ("-m", "d1server", "token", "create", "--name", scope, "--scope", scope, "--json")
-    env = {"D1SERVER_URL": url, "D1SERVER_TOKEN": token}
-    made = json.loads(run(server_python(), *command, cwd=ROOT, env=env).stdout)
-    return str(made["token"])
+    done = run(server_python(), *command, "--data-dir", data_dir, cwd=ROOT)
+    return str(json.loads(done.stdout)["token"])

@@ -41,6 +41,7 @@ class Nodes:
     primary: str
     replica: str
     relay: LagRelay
+    token: str = ""  # an access token with the scope admin, if they ask for one
 
     @property
     def env(self) -> dict[str, str]:
@@ -49,7 +50,7 @@ class Nodes:
 
     def create(self, name: str) -> None:
         """Make a database, and wait until the replica knows it."""
-        post(f"{self.primary}/db", {"name": name})
+        post(f"{self.primary}/db", {"name": name}, self._headers())
         self.wait_for(name, self.query(name, "CREATE TABLE made (at)")[1])
         self.query(name, "DROP TABLE made")
 
@@ -57,14 +58,14 @@ class Nodes:
         self, database: str, sql: str, *params: object, bookmark: str | None = None
     ) -> tuple[list[dict[str, Any]], str]:
         """Run SQL on the primary; return the rows of the last statement and the bookmark."""
-        headers = {"x-d1-bookmark": bookmark} if bookmark else {}
+        headers = self._headers(**({"x-d1-bookmark": bookmark} if bookmark else {}))
         url = f"{self.primary}/db/{database}/query"
         answer, answered = post(url, {"sql": sql, "params": params}, headers)
         return answer["result"][-1]["results"], answered["x-d1-bookmark"]
 
     def wait_for(self, database: str, bookmark: str) -> None:
         """Return when the replica itself answers at `bookmark`."""
-        headers = {"x-d1-bookmark": bookmark, "x-d1-max-wait-ms": "20000"}
+        headers = self._headers(**{"x-d1-bookmark": bookmark, "x-d1-max-wait-ms": "20000"})
         url = f"{self.replica}/db/{database}/query"
         ends = time.monotonic() + READY_S_MAX
         while True:
@@ -73,6 +74,9 @@ class Nodes:
                 return
             assert time.monotonic() < ends, f"the replica does not get {database}"
             time.sleep(POLL_S)
+
+    def _headers(self, **more: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}", **more} if self.token else more
 
 
 def post(
@@ -143,18 +147,24 @@ def process(
 
 
 @contextmanager
-def running_nodes(folder: Path) -> Iterator[Nodes]:
-    """Run a primary (ENAM) and a replica (WEUR) whose link passes a relay."""
+def running_nodes(folder: Path, *, token: str = "", replicate: str = "") -> Iterator[Nodes]:
+    """Run a primary (ENAM) and a replica (WEUR) whose link passes a relay.
+
+    `token`, `replicate`: an administrator's access token and the replica's, if the primary's
+    data directory has such.
+    """
     primary_port, link_port, replica_port = free_ports(3)
     with ExitStack() as stack:
         relay = stack.enter_context(relaying(HOST, link_port))
+        proof = ("--replication-token", replicate) if replicate else ()
         for role, port, region, *link in (
             ("primary", primary_port, "ENAM", "--replication", f"{HOST}:{link_port}"),
-            ("replica", replica_port, "WEUR", "--primary", f"{HOST}:{relay.port}"),
+            ("replica", replica_port, "WEUR", "--primary", f"{HOST}:{relay.port}", *proof),
         ):
             flags = ["--stop-with-stdin", "--region", region, "--name", role, "--log-format=text"]
             flags += ["--data-dir", str(folder / role), "--listen", f"{HOST}:{port}", *link]
             ready, log = f"http://{HOST}:{port}/readyz", folder / f"{role}.log"
             command = (str(server_python()), "-m", "d1server", role, *flags)
             stack.enter_context(process(*command, log=log, ready=ready))
-        yield Nodes(f"http://{HOST}:{primary_port}", f"http://{HOST}:{replica_port}", relay)
+        primary, replica = (f"http://{HOST}:{port}" for port in (primary_port, replica_port))
+        yield Nodes(primary, replica, relay, token)

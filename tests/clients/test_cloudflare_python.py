@@ -182,7 +182,7 @@ async def test_asynchronous_client(nodes: Nodes) -> None:
 
 
 def test_token_that_may_read(guarded: Guarded) -> None:
-    url = guarded.nodes.primary
+    url = guarded.nodes.replica
     with connect(url, guarded.read) as client:
         (got,) = client.d1.database.query(
             "shop", account_id=ACCOUNT, sql="SELECT count(*) n FROM t"

@@ -108,7 +108,7 @@ def test_session_goes_on_at_the_replica(nodes: Nodes, worker: str) -> None:
 
 def test_plugin_sends_the_token(guarded: Guarded, tmp_path: Path) -> None:
     """In Miniflare too, whose own remote form has no place for a token."""
-    options = {"url": guarded.nodes.primary, "database": "shop", "token": guarded.read}
+    options = {"url": guarded.nodes.replica, "database": "shop", "token": guarded.read}
     binding = {"name": "DB", "type": "d1", "plugin": PLUGIN, "options": options}
     with miniflare(tmp_path, unsafeBindings=[binding]) as url:
         answer = step(url, "mistakes")

@@ -16,7 +16,7 @@ def test_js_client_sends_its_token(guarded: Guarded) -> None:
 
 
 def test_wrangler_with_a_token_that_may_edit(guarded: Guarded, tmp_path: Path) -> None:
-    wrangler = Wrangler(tmp_path, guarded.nodes.primary, guarded.edit)
+    wrangler = Wrangler(tmp_path, guarded.nodes.replica, guarded.edit)
     (tmp_path / "made.sql").write_text("CREATE TABLE made (a); INSERT INTO made VALUES (7);")
     wrangler.d1("execute", "shop", "--remote", "--yes", "--file", "made.sql")
     sql = "INSERT INTO made VALUES (8); SELECT sum(a) AS total FROM made"
@@ -42,5 +42,5 @@ def test_wrangler_with_a_token_that_may_read(guarded: Guarded, tmp_path: Path) -
 
 
 def test_wrangler_with_a_token_that_nobody_made(guarded: Guarded, tmp_path: Path) -> None:
-    wrangler = Wrangler(tmp_path, guarded.nodes.primary, "d1s_wrong")
+    wrangler = Wrangler(tmp_path, guarded.nodes.replica, "d1s_wrong")
     assert "[code: 10000]" in wrangler.refused("list")

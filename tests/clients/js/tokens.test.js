@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { connect, D1Error } from "d1server-client";
 
-const { D1SERVER_PRIMARY_URL: url, EDIT_TOKEN, READ_TOKEN } = process.env;
+const { D1SERVER_REPLICA_URL: url, EDIT_TOKEN, READ_TOKEN } = process.env;
 const open = (token) => connect(url, { database: "shop", token });
 
 test("a token that may edit reads and writes", async () => {
