@@ -66,6 +66,7 @@ class RowCounts:
         "_per_fired",
         "_program",
         "_reads_per_instruction",
+        "_scans",
         "is_measured",
         "is_plain",
         "per_change",
@@ -87,13 +88,13 @@ class RowCounts:
         self.per_change: tuple[int, int] | None = None
         if program.is_known and not (loops or program.fired or entries.apart or program.is_virtual):
             self.per_change = _per_change(program)
+        self._scans = any(loop.is_scan or loop.is_autoindex for loop in loops)
         self._per_fired = _mean_of_fired(program)
         self._look_at_loops()
 
-    def is_of_another(self, counters: Counters) -> bool:
+    def is_not_of(self, counters: Counters) -> bool:
         """Whether a run scanned although this program does not."""
-        scans = any(loop.is_scan or loop.is_autoindex for loop in self._program.loops)
-        return counters.scan_steps + counters.autoindex_steps > 0 and not scans
+        return not self._scans and counters.scan_steps + counters.autoindex_steps > 0
 
     def read(
         self,
@@ -104,14 +105,17 @@ class RowCounts:
     ) -> int:
         """The rows read; `changed` are those that the statement changed itself."""
         program, read = self._program, returned
-        if not self.is_measured:
+        if counters is not None and program.is_known and self.is_not_of(counters):
+            read = max(counters.scan_steps + counters.autoindex_steps + 1, returned)
+        elif not self.is_measured:
             read = self._simple(returned or changed)
         elif counters is not None:
             rest = counters.instructions + self._known_instructions.of(returned, changed, counters)
             more = round(rest * self._reads_per_instruction) if rest > 0 else 0
             read = max(self._known_reads.of(returned, changed, counters) + more, returned)
-        for counted in [first_row[column] for column in program.count_columns if first_row]:
-            read += counted if isinstance(counted, int) else 0
+        if program.count_columns and first_row:
+            counted = [first_row[column] for column in program.count_columns]
+            read += sum([number for number in counted if isinstance(number, int)])
         return read if program.entries.only_inserts else max(read, changed)
 
     def written(

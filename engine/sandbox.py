@@ -302,8 +302,14 @@ class Sandbox:
             self.prepares, self._found, self._denied = before
 
     def schema_version(self) -> int:
-        """Another number after each change of the schema."""
-        ((version,),) = self.execute_internal("PRAGMA schema_version")
+        """Another number after each change of the schema; also while a statement runs."""
+        self._is_internal = True
+        try:
+            ((version,),) = self._explaining.execute(_marked("PRAGMA schema_version")).fetchall()
+        except apsw.Error as exc:
+            raise self.refusal(exc) from exc
+        finally:
+            self._is_internal = False
         assert isinstance(version, int)
         return version
 

@@ -49,16 +49,17 @@ class Plan:
     """What is known of one statement before it runs."""
 
     __slots__ = (
-        "borrows",
         "can_borrow",
         "changes_schema",
         "columns",
         "counts",
         "is_kept",
+        "is_watched",
         "not_inline",
         "parameters",
         "row_bytes",
         "sandbox",
+        "schema_version",
         "sql",
         "writes",
     )
@@ -77,8 +78,9 @@ class Plan:
         self.changes_schema = self.writes and Trait.SCHEMA in prepared.found
         self.is_kept = len(sql) <= _TEXT_KEPT_MAX
         self.counts: RowCounts | None = None  # as of the newest preparation; made by the first run
-        self.borrows = False  # they are another text's, and have not been looked at
-        self.can_borrow = self.is_kept and not self.changes_schema
+        self.schema_version = _NEVER  # that they are of
+        self.can_borrow = self.is_kept and not self.changes_schema  # another text's
+        self.is_watched = False  # they may be of another program: measure the next run
         # How many more runs to keep out of the event loop; _NEVER: all. SQLite looks at no
         # clock while it lists the program of an EXPLAIN, which may have 250,000 instructions.
         is_slow = Trait.SLOW in prepared.found or prepared.is_explain
@@ -128,7 +130,7 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
     if plan.not_inline or not sandbox.is_inline or len(params) != plan.parameters:
         _check(sandbox, plan, params)
     connection, prepares, writes = sandbox.connection, sandbox.prepares, plan.writes
-    is_measured = (plan.counts or _counts_of(sandbox, plan)).is_measured or plan.borrows
+    is_measured = (plan.counts or _counts_of(sandbox, plan)).is_measured or plan.is_watched
     changes_before = connection.total_changes() if writes else 0
     row_id_before = connection.last_insert_rowid()
     started = time.perf_counter()
@@ -149,7 +151,7 @@ def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementRe
         _fail(sandbox, plan, exc)
     finally:
         if is_measured:
-            _stop_counting(sandbox, plan)
+            _stop_counting(sandbox, plan, prepares)
     duration_ms = (time.perf_counter() - started) * 1000.0
     read = len(rows)
     if not writes:
@@ -209,7 +211,8 @@ def _counts_of(sandbox: Sandbox, plan: Plan) -> RowCounts:
     It is borrowed from a text that differs in its literals only, for which SQLite most likely has
     the same program; the first run shows whether it scans. `Connection.changes` is lost.
     """
-    key = (sandbox.schema_version(), shape(plan.sql)) if plan.can_borrow else (0, "")
+    plan.schema_version = sandbox.schema_version() if plan.is_kept else _NEVER
+    key = (plan.schema_version, shape(plan.sql)) if plan.can_borrow else (_NEVER, "")
     known = sandbox.row_counts.get(key)
     if known is None:
         known = row_counts(sandbox, plan.sql, plan.parameters)
@@ -218,28 +221,33 @@ def _counts_of(sandbox: Sandbox, plan: Plan) -> RowCounts:
                 sandbox.row_counts.clear()
             sandbox.row_counts[key] = known
     else:
-        plan.borrows = True
+        plan.is_watched = True
     plan.counts = known
     return known
 
 
-def _stop_counting(sandbox: Sandbox, plan: Plan) -> None:
+def _stop_counting(sandbox: Sandbox, plan: Plan, prepares: int) -> None:
     sandbox.stop_counting()
-    if plan.borrows:
-        plan.borrows = False
+    if plan.is_watched:
+        plan.is_watched = sandbox.prepares != prepares
         counters, counts = sandbox.counters, plan.counts
-        if counters is not None and counts is not None and counts.is_of_another(counters):
+        is_another = counters is not None and counts is not None and counts.is_not_of(counters)
+        if is_another and plan.can_borrow:
             plan.can_borrow = False
             plan.counts = None
 
 
 def _prepared_anew(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> None:
-    """SQLite prepared the statement again, perhaps for another schema."""
+    """SQLite prepared the statement again, for another schema or other values.
+
+    After ANALYZE it looks at the values before it decides between an index and a scan.
+    """
     if plan.columns:
         plan.name_columns(_columns_now(sandbox, plan, cursor))
     if plan.is_kept and not plan.changes_schema:
-        plan.counts = None
-        sandbox.row_counts.clear()
+        plan.is_watched = True
+        if sandbox.schema_version() != plan.schema_version:
+            plan.counts = None
 
 
 def _columns_now(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> tuple[str, ...]:

@@ -192,6 +192,15 @@ def test_texts_that_differ_in_literals_may_be_planned_apart(session: SqlSession)
     assert [result.rows_written for result in written] == [14, 14, 0]
 
 
+def test_values_that_decide_between_index_and_scan(session: SqlSession) -> None:
+    """After ANALYZE, SQLite prepares some statements for the values of each run."""
+    filled(session, 1000)
+    session.write("UPDATE t SET a = 3 WHERE id > 10; ANALYZE")
+    sql = "SELECT b FROM t WHERE a = ? AND b >= 0"
+    results = [session.read(sql, value) for value in (5, 3, 5, 3, 3, 5)]
+    assert [result.rows_read == 1000 for result in results[1:]] == [True, False, True, True, False]
+
+
 @pytest.mark.parametrize(
     ("sql", "head", "first"),
     [
