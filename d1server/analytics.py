@@ -4,23 +4,17 @@ Pure. A `Sample` is what one hour of one database cost, or of one of its stateme
 now. Rows are sums of samples; a row's `avg` is its sum by its count.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from d1server.graphql import Field, GraphqlRefused
+from d1server.analytics_filter import HOUR_S, TIMES, read_filter
+from d1server.graphql import TYPENAME, Field, GraphqlRefused
 from d1server.query_costs import quantile
 
 ROWS_MAX: Final = 10_000
-_HOUR_S: Final = 3600
-_DATES: Final = (
-    "datetime",
-    "datetimeMinute",
-    "datetimeFiveMinutes",
-    "datetimeFifteenMinutes",
-    "datetimeHour",
-)
+SHARES: Final = (25, 50, 75, 90, 95, 99)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +35,19 @@ class Sample:
             return self.database
         if name == "query" and self.query is not None:
             return self.query
-        at = datetime.fromtimestamp(self.hour * _HOUR_S, UTC)
+        at = datetime.fromtimestamp(self.hour * HOUR_S, UTC)
         if name == "date":
             return at.strftime("%Y-%m-%d")
-        if name in _DATES:
+        if name in TIMES:
             return at.strftime("%Y-%m-%dT%H:%M:%SZ")
         raise GraphqlRefused(f"unknown dimension {name!r}")
 
 
 def rows(samples: Sequence[Sample], asked: Field) -> list[dict[str, Any]]:
     """The rows of one dataset for a field with D1's arguments. Raises `GraphqlRefused`."""
-    is_wanted = _filter(asked.arguments.get("filter"))
-    dimensions = sorted({one.name for part in asked.fields if part.name == "dimensions"
-                         for one in part.fields})  # fmt: skip
+    is_wanted = read_filter(asked.arguments.get("filter"))
+    parts = [part for part in asked.fields if part.name == "dimensions"]
+    dimensions = sorted({one.name for part in parts for one in part.fields} - {TYPENAME})
     groups: dict[tuple[str, ...], list[Sample]] = {}
     for sample in samples:
         if is_wanted(sample):
@@ -84,8 +78,8 @@ def _row(dimensions: dict[str, str], group: Sequence[Sample]) -> dict[str, Any]:
         "avg": {name: value / count if count else 0 for name, value in sums.items()},
         "max": most,
         "quantiles": {
-            f"queryBatchTimeMsP{share}": quantile(buckets, share / 100)
-            for share in (25, 50, 75, 90, 95, 99)
+            **{f"queryBatchTimeMsP{one}": quantile(buckets, one / 100) for one in SHARES},
+            **{f"queryDurationMsP{one}": None for one in SHARES},  # not counted for each statement
         },
         "dimensions": dimensions,
     }
@@ -118,41 +112,3 @@ def _orders(asked: object) -> list[_Order]:
             path = ("dimensions", *path)
         orders.append(_Order(path, words[-1] == "DESC"))
     return orders
-
-
-_COMPARISONS: Final[Mapping[str, Callable[[str, Any], bool]]] = {
-    "": lambda found, wanted: found == wanted,
-    "neq": lambda found, wanted: found != wanted,
-    "geq": lambda found, wanted: found >= wanted,
-    "leq": lambda found, wanted: found <= wanted,
-    "gt": lambda found, wanted: found > wanted,
-    "lt": lambda found, wanted: found < wanted,
-    "in": lambda found, wanted: found in wanted,
-}
-
-
-def _filter(asked: object) -> Callable[[Sample], bool]:
-    """What a sample must be like: all members hold, AND and OR join more of them."""
-    if asked is None:
-        return lambda _: True
-    if not isinstance(asked, Mapping):
-        raise GraphqlRefused("filter: wants an object")
-    tests = [_test(str(name), wanted) for name, wanted in asked.items()]
-    return lambda sample: all(test(sample) for test in tests)
-
-
-def _test(name: str, wanted: object) -> Callable[[Sample], bool]:
-    if name in ("AND", "OR"):
-        if not isinstance(wanted, list):
-            raise GraphqlRefused(f"filter: {name} wants a list")
-        tests = [_filter(one) for one in wanted]
-        join = all if name == "AND" else any
-        return lambda sample: join(test(sample) for test in tests)
-    dimension, _, how = name.partition("_")
-    compare = _COMPARISONS.get(how)
-    if compare is None or dimension not in ("databaseId", "query", "date", *_DATES):
-        raise GraphqlRefused(f"filter: {name!r} is not known")
-    kinds = list if how == "in" else str
-    if not isinstance(wanted, kinds):
-        raise GraphqlRefused(f"filter: {name} wants {'a list' if how == 'in' else 'text'}")
-    return lambda sample: compare(sample.dimension(dimension), wanted)

@@ -16,12 +16,17 @@ Value: TypeAlias = Any
 TEXT_CHARS_MAX: Final = 64 * 1024
 _DEPTH_MAX: Final = 16
 
+TYPENAME: Final = "__typename"
+
 _TOKEN: Final = re.compile(
     r"(?:[\s,\ufeff]|#[^\n]*)*+(?:(?P<name>[A-Za-z_]\w*+)|(?P<number>-?\d++(?:\.\d++)?(?:[eE][+-]?\d++)?)"
     r"|\"(?P<text>(?:[^\"\\\n]++|\\.)*+)\"|(?P<mark>\.\.\.|[{}()\[\]:$!=@|&])|(?P<end>\Z))"
 )
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _WORDS: Final[Mapping[str, Value]] = {"true": True, "false": False, "null": None}
+
+
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
 
 
 class GraphqlRefused(Exception):
@@ -55,6 +60,8 @@ def answer(fields: Sequence[Field], resolvers: Mapping[str, Resolver]) -> dict[s
 
 
 def _resolved(field: Field, parent: Value, resolvers: Mapping[str, Resolver]) -> Value:
+    if field.name == TYPENAME:
+        return "Object"  # of a schema that is not told here; some clients ask everywhere
     if field.name in resolvers:
         value = resolvers[field.name](field)
     elif isinstance(parent, Mapping) and field.name in parent:
@@ -79,7 +86,7 @@ class _Reader:
 
     def __init__(self, text: str, variables: Mapping[str, Value]) -> None:
         self._text = text
-        self._variables = variables
+        self._variables = dict(variables)
         self._at = 0
         self._depth = 0
         self._kind, self._token = "", ""
@@ -92,20 +99,33 @@ class _Reader:
             self._next()
             if self._kind == "name":
                 self._next()
-            if self._token == "(":
-                self._skip_definitions()
+            if self._is("("):
+                self._read_definitions()
         fields = self._fields()
         if self._kind != "end":
             raise GraphqlRefused("send one query")
         return fields
 
-    def _skip_definitions(self) -> None:
-        """Types of variables: their values tell enough."""
-        while self._token != ")":
-            if self._kind == "end":
-                raise GraphqlRefused("the query ends within its variables")
-            self._next()
+    def _read_definitions(self) -> None:
+        """The defaults of variables; of their types, the values tell enough."""
         self._next()
+        while not self._is(")"):
+            self._take("$")
+            name = self._name()
+            self._take(":")
+            self._skip_type()
+            if self._is("="):
+                self._next()
+                default = self._value()
+                self._variables.setdefault(name, default)
+        self._next()
+
+    def _skip_type(self) -> None:
+        while self._is("["):
+            self._next()
+        self._name()
+        while self._is("!") or self._is("]"):
+            self._next()
 
     def _fields(self) -> Sequence[Field]:
         self._depth += 1
@@ -158,7 +178,7 @@ class _Reader:
 
     def _value_of(self, kind: str, token: str) -> Value:
         if kind == "text":
-            return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), token)
+            return _ESCAPE.sub(_unescaped, token)
         if kind == "number":
             return int(token) if re.fullmatch(r"-?\d{1,18}", token) else float(token)
         if kind == "name":
@@ -196,3 +216,9 @@ class _Reader:
             raise GraphqlRefused(f"not GraphQL at character {self._at}")
         self._at = found.end()
         self._kind, self._token = found.lastgroup, found[found.lastgroup]
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    if found[1]:
+        return chr(int(found[1], 16)).encode("utf-8", "replace").decode()
+    return _ESCAPES.get(found[2], found[2])

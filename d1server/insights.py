@@ -9,7 +9,7 @@ database at most `ROWS_MAX` statements and hours: the oldest and cheapest go fir
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn
 
@@ -19,14 +19,19 @@ import orjson
 
 from d1server.access import Grant, Level
 from d1server.analytics import Sample, rows
-from d1server.graphql import Field, GraphqlRefused, answer, read_query
+from d1server.graphql import Field, GraphqlRefused, Resolver, answer, read_query
 from d1server.nodedb import NodeDb
 from d1server.query import Answer
 from d1server.query_costs import DatabaseCosts, QueryStatistics
 
 logger = logging.getLogger(__name__)
 
+QUERIES: Final = "d1QueriesAdaptiveGroups"
+ANALYTICS: Final = "d1AnalyticsAdaptiveGroups"
+STORAGE: Final = "d1StorageAdaptiveGroups"
+
 FLUSH_S: Final = 5.0
+_DATASETS_MAX: Final = 16  # in one query: each is gone through for itself
 KEPT_HOURS: Final = 31 * 24
 ROWS_MAX: Final = 10_000
 _HOUR_S: Final = 3600
@@ -46,8 +51,9 @@ _FORGET_CHEAP: Final = """
 DELETE FROM queries WHERE database = ?1 AND (hour, query) IN (
     SELECT hour, query FROM queries WHERE database = ?1 ORDER BY hour, duration_ms LIMIT ?2)
 """
-_QUERIES: Final = "SELECT * FROM queries WHERE hour >= ?"
-_USAGE: Final = "SELECT * FROM usage WHERE hour >= ?"
+_SAMPLES_MAX: Final = 200_000  # of a dataset, the newest: what one query looks at
+_QUERIES: Final = f"SELECT * FROM queries WHERE hour >= ? ORDER BY hour DESC LIMIT {_SAMPLES_MAX}"
+_USAGE: Final = f"SELECT * FROM usage WHERE hour >= ? ORDER BY hour DESC LIMIT {_SAMPLES_MAX}"
 
 
 class GraphqlBody(msgspec.Struct):
@@ -94,7 +100,7 @@ class Insights:
             fields = read_query(asked.query, asked.variables or {})
             await self.store()
             data = await self._data(fields, grant)
-        except GraphqlRefused as exc:
+        except (GraphqlRefused, RecursionError) as exc:
             return _graphql(None, str(exc))
         return _graphql(data, "")
 
@@ -152,27 +158,39 @@ class Insights:
 
     # --- GraphQL
 
-    async def _data(self, fields: Iterable[Field], grant: Grant) -> dict[str, Any]:
+    async def _data(self, fields: Sequence[Field], grant: Grant) -> dict[str, Any]:
+        """What is selected; of the datasets only those, and the work with them on a thread."""
+        wanted = list(_datasets(fields))
+        if len(wanted) > _DATASETS_MAX:
+            raise GraphqlRefused(f"a query asks for at most {_DATASETS_MAX} datasets")
         since = int(time.time()) // _HOUR_S - KEPT_HOURS
         sizes = [one for one in self._sizes() if grant.may(Level.READ, one[0])]
-        seen = {text for _, text, _ in sizes}
-        queries = [_query_sample(row) for row in await self.db.rows(_QUERIES, (since,))]
-        usage = [_usage_sample(row) for row in await self.db.rows(_USAGE, (since,))]
-        storage = [
-            Sample(text, since + KEPT_HOURS, {}, 1, most={"databaseSizeBytes": size})
-            for _, text, size in sizes
-        ]
-        datasets: Mapping[str, list[Sample]] = {
-            "d1QueriesAdaptiveGroups": [one for one in queries if one.database in seen],
-            "d1AnalyticsAdaptiveGroups": [one for one in usage if one.database in seen],
-            "d1StorageAdaptiveGroups": storage,
-        }
-        resolvers = {
-            "viewer": lambda _: {},
-            "accounts": lambda _: [{}],
-            **{name: _resolver(samples) for name, samples in datasets.items()},
-        }
-        return answer(list(fields), resolvers)
+        queries = await self.db.rows(_QUERIES, (since,)) if QUERIES in wanted else []
+        usage = await self.db.rows(_USAGE, (since,)) if ANALYTICS in wanted else []
+
+        def work() -> dict[str, Any]:
+            seen = {text for _, text, _ in sizes}
+            datasets = {
+                QUERIES: [_query_sample(row) for row in queries if row[0] in seen],
+                ANALYTICS: [_usage_sample(row) for row in usage if row[0] in seen],
+                STORAGE: [
+                    Sample(text, since + KEPT_HOURS, {}, 1, most={"databaseSizeBytes": size})
+                    for _, text, size in sizes
+                ],
+            }
+            resolvers: dict[str, Resolver] = {"viewer": lambda _: {}, "accounts": lambda _: [{}]}
+            resolvers |= {name: _resolver(samples) for name, samples in datasets.items()}
+            return answer(fields, resolvers)
+
+        return await asyncio.to_thread(work)
+
+
+def _datasets(fields: Iterable[Field]) -> Iterator[str]:
+    """The datasets that are selected, each as often as it is."""
+    for field in fields:
+        if field.name in (QUERIES, ANALYTICS, STORAGE):
+            yield field.name
+        yield from _datasets(field.fields)
 
 
 def _resolver(samples: list[Sample]) -> Callable[[Field], Any]:
@@ -205,5 +223,6 @@ def _usage_sample(row: Any) -> Sample:
 
 
 def _graphql(data: dict[str, Any] | None, error: str, status: int = 200) -> Answer:
-    errors = [{"message": error, "path": None}] if error else None
+    shown = error.encode("utf-8", "replace").decode()
+    errors = [{"message": shown, "path": None}] if error else None
     return Answer(status, orjson.dumps({"data": data, "errors": errors}), None)
