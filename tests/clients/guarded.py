@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.clients.nodes import Nodes, running_nodes, server_python
+from tests.clients.nodes import Nodes, post, running_nodes, server_python
 from tests.clients.programs import ROOT, run
 
 
@@ -20,15 +20,15 @@ class Guarded(NamedTuple):
 
 @contextmanager
 def guarded_nodes(folder: Path) -> Iterator[Guarded]:
-    """Make tokens, as an operator would before the first start, and run a primary and a replica."""
+    """Run a primary and a replica that have tokens, the first two made as an operator makes them."""
     primary = folder / "primary"
     primary.mkdir()
-    tokens = {scope: make_token(primary, scope) for scope in ("admin", "replicate", "edit", "read")}
-    with running_nodes(folder, token=tokens["admin"], replicate=tokens["replicate"]) as nodes:
+    admin, replicate = (make_token(primary, scope) for scope in ("admin", "replicate"))
+    with running_nodes(folder, token=admin, replicate=replicate) as nodes:
         nodes.create("shop")
         _, bookmark = nodes.query("shop", "CREATE TABLE t (a); INSERT INTO t VALUES ('x')")
         nodes.wait_for("shop", bookmark)
-        yield Guarded(nodes, tokens["edit"], tokens["read"])
+        yield Guarded(nodes, ask_token(nodes, "edit"), ask_token(nodes, "read"))
 
 
 def make_token(data_dir: Path, scope: str) -> str:
@@ -36,3 +36,11 @@ def make_token(data_dir: Path, scope: str) -> str:
     command = ("-m", "d1server", "token", "create", "--name", scope, "--scope", scope, "--json")
     done = run(server_python(), *command, "--data-dir", data_dir, cwd=ROOT)
     return str(json.loads(done.stdout)["token"])
+
+
+def ask_token(nodes: Nodes, scope: str) -> str:
+    """Make a token by asking the running primary; its answer waits for the replica."""
+    asked = {"name": scope, "scopes": [scope]}
+    headers = {"authorization": f"Bearer {nodes.token}"}
+    answer, _ = post(f"{nodes.primary}/tokens", asked, headers)
+    return str(answer["result"]["token"])

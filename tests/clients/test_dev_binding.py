@@ -3,15 +3,31 @@
 import json
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.guarded import Guarded
-from tests.clients.nodes import CALL_S_MAX, HOST, Nodes, free_ports, process
-from tests.clients.programs import CLIENTS, environment, node_programs, program, run_node_tests
+from tests.clients.nodes import (
+    CALL_S_MAX,
+    HOST,
+    Nodes,
+    free_ports,
+    post,
+    process,
+    server_python,
+)
+from tests.clients.programs import (
+    CLIENTS,
+    ROOT,
+    environment,
+    node_programs,
+    program,
+    run,
+    run_node_tests,
+)
 from tests.clients.wrangler import Wrangler
 
 WORKER = CLIENTS / "js" / "binding_worker.js"
@@ -115,6 +131,38 @@ def test_plugin_sends_the_token(guarded: Guarded, tmp_path: Path) -> None:
     assert answer["all"] == "D1_ERROR: no such table: nope: SQLITE_ERROR"
     assert answer["count"] >= 1
     assert "scope edit" in answer["run"]
+
+
+def test_plugin_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certificate is checked: with the CA that Node is told of, and not without."""
+    run(server_python(), "-m", "trustme", "--identities", HOST, "--dir", tmp_path, cwd=ROOT)
+    authority = str(tmp_path / "client.pem")
+    with ExitStack() as stack:
+        with monkeypatch.context() as trusting:
+            trusting.setenv("SSL_CERT_FILE", authority)  # for this test's own requests
+            url = stack.enter_context(tls_primary(tmp_path))
+            post(f"{url}/db", {"name": "shop"})
+            post(f"{url}/db/shop/query", {"sql": "CREATE TABLE t (a)"})
+        options = {"url": url, "database": "shop"}
+        binding = {"name": "DB", "type": "d1", "plugin": PLUGIN, "options": options}
+        with miniflare(tmp_path, unsafeBindings=[binding]) as worker:
+            assert step(worker, "query")["told"].startswith("internal error")  # workerd's word
+        monkeypatch.setenv("NODE_EXTRA_CA_CERTS", authority)
+        with miniflare(tmp_path, unsafeBindings=[binding]) as worker:
+            assert step(worker, "query")["told"] == [{"n": 0}]
+
+
+@contextmanager
+def tls_primary(folder: Path) -> Iterator[str]:
+    """Run a primary with the certificate of this folder; yield its URL."""
+    (port,) = free_ports(1)
+    url = f"https://{HOST}:{port}"
+    flags: list[str | Path] = ["--data-dir", folder / "primary", "--listen", f"{HOST}:{port}"]
+    flags += ["--tls-cert", folder / "server.pem", "--tls-key", folder / "server.key"]
+    flags.append("--stop-with-stdin")
+    command = (server_python(), "-m", "d1server", "primary", *flags)
+    with process(*command, log=folder / "primary.log", ready=f"{url}/readyz"):
+        yield url
 
 
 def test_databases_in_node(nodes: Nodes, tmp_path: Path) -> None:

@@ -12,14 +12,17 @@
  *     }] }
  *
  * The binding itself is workerd's own; this only says where its requests go. The token is the
- * option `token` or, so that it stays out of the file, D1SERVER_TOKEN.
+ * option `token` or, so that it stays out of the file, D1SERVER_TOKEN. An `https:` node's certificate
+ * is checked with the system's CAs and those in the file NODE_EXTRA_CA_CERTS, as Node does it.
  */
 
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 
 import { connect } from "./index.js";
 
 const NAME = "d1server";
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^]+?-----END CERTIFICATE-----/g;
 
 /** Return [name, { url, database, token }] for each binding of a Worker that this plugin makes. */
 function bindingsOf(options) {
@@ -50,9 +53,11 @@ function externalServer({ url, database, token }) {
   if (protocol === "http:") {
     return { address: port ? host : `${host}:80`, http: { injectRequestHeaders } };
   }
+  const extra = process.env.NODE_EXTRA_CA_CERTS;
+  const trustedCertificates = extra ? readFileSync(extra, "utf8").match(CERTIFICATE) ?? [] : [];
   const https = {
     options: { injectRequestHeaders },
-    tlsOptions: { trustBrowserCas: true },
+    tlsOptions: { trustBrowserCas: true, trustedCertificates },
     certificateHost: hostname,
   };
   return { address: port ? host : `${host}:443`, https };

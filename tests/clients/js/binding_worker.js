@@ -54,6 +54,12 @@ const steps = {
     };
   },
 
+  /** One query, and what came of it. */
+  async query(db) {
+    const answered = db.prepare("SELECT count(*) AS n FROM t").all();
+    return { told: await answered.then(({ results }) => results, ({ message }) => message) };
+  },
+
   async ready() {
     return {};
   },
