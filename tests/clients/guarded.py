@@ -20,7 +20,7 @@ class Guarded(NamedTuple):
 
 @contextmanager
 def guarded_nodes(folder: Path) -> Iterator[Guarded]:
-    """Run a primary and a replica that have tokens, the first two made as an operator makes them."""
+    """Run a primary and a replica with tokens, the first two made as an operator makes them."""
     primary = folder / "primary"
     primary.mkdir()
     admin, replicate = (make_token(primary, scope) for scope in ("admin", "replicate"))
