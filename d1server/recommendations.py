@@ -7,8 +7,8 @@ object for recommendations out. SQLite's planner says which index a statement wo
 What is told of the costs is an estimate for the time that was looked at, negative where it is
 less:
 
-- rows read: now, what was counted, or if only rows returned are counted, the rows of the table;
-  with the index, the rows with one value of its columns, as found in a sample;
+- rows read: now, what was counted; with the index, the rows with one value of its columns, as
+  found in a sample, and no fewer than were returned;
 - time: in the same proportion;
 - rows written: at most one more for each row that statements have written to the table.
 """
@@ -183,7 +183,7 @@ def insight_of(proposal: Proposal, sample: Sample, database: tuple[str, str]) ->
     impacted = []
     for ran, advice in proposal.uses:
         now, then = _rows_each(ran, advice, sample)
-        if then > now * _USEFUL:
+        if then > now * _USEFUL:  # also if a run reads less than a row: nothing is to be won
             continue
         rows_read += ran.runs * (then - now)
         duration_ms += ran.duration_ms * (then / now - 1)
@@ -209,8 +209,7 @@ def insight_of(proposal: Proposal, sample: Sample, database: tuple[str, str]) ->
 
 def _rows_each(ran: Ran, advice: Advice, sample: Sample) -> tuple[float, float]:
     """Rows that one run reads now, and with the index."""
-    read, returned = ran.rows_read / ran.runs, ran.rows_returned / ran.runs
-    now = read if read > returned else float(sample.rows)
+    now, returned = ran.rows_read / ran.runs, ran.rows_returned / ran.runs
     then = now
     if advice.equal:
         values = max(sample.values, 1)
@@ -220,7 +219,7 @@ def _rows_each(ran: Ran, advice: Advice, sample: Sample) -> tuple[float, float]:
         then = returned  # in order, up to the LIMIT
     if advice.has_range:
         then *= _RANGE
-    return now, min(max(then, returned, 1.0), now)
+    return now, max(then, returned, 1.0)
 
 
 def _impacted(ran: Ran) -> ImpactedQuery:

@@ -56,7 +56,7 @@ _RAN: Final = """
 SELECT query, sum(count), sum(duration_ms), sum(rows_read), sum(rows_written), sum(rows_returned)
 FROM queries WHERE database = ? AND hour >= ? AND rows_written >= ? GROUP BY query
 """
-_BY_TIME: Final = f"{_RAN} ORDER BY sum(duration_ms) DESC, query LIMIT {_COSTLIEST}"
+_BY_READS: Final = f"{_RAN} ORDER BY sum(rows_read) DESC, query LIMIT {_COSTLIEST}"
 _BY_WRITES: Final = f"{_RAN} ORDER BY sum(rows_written) DESC, query LIMIT {_WRITING}"
 _COUNTED: Final = "SELECT DISTINCT database FROM queries WHERE hour >= ?"
 _SCHEMA: Final = Statement(f"SELECT type, name, sql FROM sqlite_schema LIMIT {_SCHEMA_MAX}")
@@ -153,7 +153,7 @@ class Recommender:
         return _told(told, {"count": len(told), "per_page": page.limit, "cursor": cursor})
 
     async def _insights_of(self, entry: CatalogEntry) -> list[Insight]:
-        costliest = await self._ran(_BY_TIME, entry.id, 0)
+        costliest = await self._ran(_BY_READS, entry.id, 0)
         if not costliest:
             return []
         writing = await self._ran(_BY_WRITES, entry.id, 1)
