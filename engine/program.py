@@ -164,13 +164,16 @@ def parse(listing: Sequence[tuple[SqlValue, ...]]) -> Program:
     names = {op.name for op in main}
     owners, loops = _owners(main)
     tables = _tables(main)
+    places: dict[Loop | None, list[int]] = {None: [], **{loop: [] for loop in loops}}
+    for at, owner in enumerate(owners):
+        places[owner].append(at)
     for loop in loops:
-        _measure(loop, main, owners, tables)
-    outside = [op for op, owner in zip(main, owners, strict=True) if owner is None]
+        _measure(loop, main, places[loop], tables)
+    outside = places[None]
     return Program(
         loops=loops,
         outside=len(outside),
-        reads_once=sum([op.name in _SEEKS for op in outside]),
+        reads_once=sum([main[at].name in _SEEKS for at in outside]),
         count_columns=_columns_of_counts(main) if "Count" in names else (),
         entries=_entries(main, owners, tables) if _WRITES & names else _NO_ENTRIES,
         fired=[_entries(ops, [None] * len(ops), _tables(ops)) for ops in fired],
@@ -212,10 +215,8 @@ def _owners(ops: Sequence[Op]) -> tuple[list[Loop | None], list[Loop]]:
     return owners, loops
 
 
-def _measure(
-    loop: Loop, ops: Sequence[Op], owners: Sequence[Loop | None], tables: frozenset[int]
-) -> None:
-    own = [at for at in range(loop.start, loop.end + 1) if owners[at] is loop]
+def _measure(loop: Loop, ops: Sequence[Op], own: Sequence[int], tables: frozenset[int]) -> None:
+    """Look at the places of the loop's own instructions."""
     keeper = -1
     for at in own:
         if ops[at].name == "ResultRow":
