@@ -63,25 +63,29 @@ class RowCounts:
         "_indexed_per_instruction",
         "_known_instructions",
         "_known_reads",
+        "_needs_counters",
         "_per_fired",
         "_program",
         "_reads_per_instruction",
         "_scans",
+        "is_dear",
         "is_measured",
         "is_plain",
         "per_change",
     )
 
-    def __init__(self, program: Program) -> None:
-        """Look at the program once."""
+    def __init__(self, program: Program, *, is_dear: bool = False) -> None:
+        """Look at the program once. If counters are dear, the rows returned must do."""
         self._program = program
+        self.is_dear = is_dear
         loops, entries = program.loops, program.entries
         simple = loops[0] if len(loops) == 1 and loops[0].keeps_all else None
-        self.is_measured = not program.is_known or (bool(loops) and simple is None)
+        self._needs_counters = not program.is_known or (bool(loops) and simple is None)
+        self.is_measured = self._needs_counters and not is_dear
         reads_each = 1 if simple is None else simple.reads + simple.is_stepping
         # Whether the rows read are those returned or changed: nothing has to be reckoned.
         self.is_plain = (
-            not (self.is_measured or program.count_columns or entries.apart)
+            not (self._needs_counters or program.count_columns or entries.apart)
             and program.reads_once == reads_each == 1
         )
         # Rows read and written for each changed one, where that is all.
@@ -107,7 +111,7 @@ class RowCounts:
         program, read = self._program, returned
         if counters is not None and program.is_known and self.is_not_of(counters):
             read = max(counters.scan_steps + counters.autoindex_steps + 1, returned)
-        elif not self.is_measured:
+        elif not self._needs_counters:
             read = self._simple(returned or changed)
         elif counters is not None:
             rest = counters.instructions + self._known_instructions.of(returned, changed, counters)

@@ -39,6 +39,7 @@ _IS_UPDATE: Final = 0x04
 _IS_FOR_HOOKS: Final = 0x40  # does nothing
 
 
+_VIRTUAL: Final = frozenset({"VOpen", "VUpdate"})
 _WRITES: Final = frozenset({"OpenWrite", "Clear", "VUpdate"})
 
 
@@ -149,6 +150,7 @@ class Program:
     fired_length: int = 0  # instructions
     returning_length: int = 0  # of a subroutine that returns one row; 0: there is none
     is_virtual: bool = False  # it changes a virtual table, which changes tables of its own
+    virtual_tables: int = 0  # places that open or change one
     is_known: bool = False
 
 
@@ -180,6 +182,7 @@ def parse(listing: Sequence[tuple[SqlValue, ...]]) -> Program:
         fired_length=sum(map(len, fired)),
         returning_length=_returning_length(main) if "Gosub" in names else 0,
         is_virtual="VUpdate" in names,
+        virtual_tables=sum([op.name in _VIRTUAL for ops in programs for op in ops]),
         is_known=True,
     )
 

@@ -13,6 +13,7 @@ Invariants:
    than a few rows.
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -37,6 +38,7 @@ WRONG_BINDINGS: Final = "Wrong number of parameter bindings for SQL query."
 
 _TEXT_KEPT_MAX: Final = 16_384  # characters; apsw keeps no longer statement either
 _TEXT_EXPLAINED_MAX: Final = 4096  # characters; a longer text can be 100,000 instructions
+_CHEAP_TABLES: Final = re.compile(r"json_(?:each|tree)", re.IGNORECASE)
 _SHAPES_MAX: Final = 256
 _ROWS_FIRST: Final = 16  # between two counts; a row may have 100 values of 2 MB
 _ROWS_NEXT: Final = 64
@@ -200,9 +202,10 @@ def row_counts(sandbox: Sandbox, sql: str, parameters: int | None = None) -> Row
         text, parameters = first_row(sql), None
     if text is None or len(text) > _TEXT_EXPLAINED_MAX:
         return RowCounts(parse([]))
-    return RowCounts(
-        parse(sandbox.explain(text, text.count("?") if parameters is None else parameters))
-    )
+    program = parse(sandbox.explain(text, text.count("?") if parameters is None else parameters))
+    # A full-text search runs statements of its own, and SQLite would tell of each of them.
+    is_dear = program.virtual_tables > len(_CHEAP_TABLES.findall(text))
+    return RowCounts(program, is_dear=is_dear)
 
 
 def _counts_of(sandbox: Sandbox, plan: Plan) -> RowCounts:
@@ -221,7 +224,7 @@ def _counts_of(sandbox: Sandbox, plan: Plan) -> RowCounts:
                 sandbox.row_counts.clear()
             sandbox.row_counts[key] = known
     else:
-        plan.is_watched = True
+        plan.is_watched = not known.is_dear
     plan.counts = known
     return known
 
@@ -245,7 +248,7 @@ def _prepared_anew(sandbox: Sandbox, plan: Plan, cursor: apsw.Cursor) -> None:
     if plan.columns:
         plan.name_columns(_columns_now(sandbox, plan, cursor))
     if plan.is_kept and not plan.changes_schema:
-        plan.is_watched = True
+        plan.is_watched = plan.counts is not None and not plan.counts.is_dear
         if sandbox.schema_version() != plan.schema_version:
             plan.counts = None
 

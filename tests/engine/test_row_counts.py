@@ -201,6 +201,23 @@ def test_values_that_decide_between_index_and_scan(session: SqlSession) -> None:
     assert [result.rows_read == 1000 for result in results[1:]] == [True, False, True, True, False]
 
 
+def test_a_full_text_search_is_not_measured(session: SqlSession) -> None:
+    """It would take several times as long; tables made of JSON are measured."""
+    filled(session, 200)
+    session.write("CREATE VIRTUAL TABLE f USING fts5(x)")
+    session.write("INSERT INTO f SELECT 'word ' || c FROM t")
+    search = "SELECT x FROM f WHERE f MATCH 'word' AND x LIKE '%7'"
+    assert [session.read(search).rows_read for _ in range(2)] == [20, 20]
+    assert session.reader.counters is None
+    lookups = "SELECT t.a FROM json_each(?) j JOIN t ON t.id = j.value WHERE t.b = 3"
+    assert session.read(lookups, "[1, 2, 3, 4, 5]").rows_read in (10, 11)
+    session.write("CREATE TRIGGER g AFTER UPDATE ON t BEGIN INSERT INTO f VALUES (new.a); END")
+    session.writer.counters = None
+    changed = session.write("UPDATE t SET a = 1 WHERE b = 3")[0]
+    assert session.writer.counters is None
+    assert changed.rows_read >= 28
+
+
 @pytest.mark.parametrize(
     ("sql", "head", "first"),
     [
