@@ -28,6 +28,7 @@ from proto.api import Dialect, Shape
 
 if TYPE_CHECKING:
     from d1server.access import Access, Grant
+    from d1server.file_relay import FileRelay
     from d1server.insights import Insights
     from d1server.recommender import Recommender
     from d1server.transfers import Transfers
@@ -184,8 +185,8 @@ class NodeView(Protocol):
         """What would make its queries cheaper; None: it does not know."""
 
     @property
-    def transfers(self) -> Transfers | None:
-        """Files that its signed URLs lead to; None: this node makes no such URLs."""
+    def transfers(self) -> Transfers | FileRelay | None:
+        """Files that its signed URLs lead to; None: no URL leads here."""
 
     async def administer(self, request: AdminRequest) -> Answer:
         """Run one administration call; a replica forwards it."""

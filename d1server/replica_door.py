@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from d1server.access import Grant, NotAdmitted
 from d1server.config import NAME_PATTERN, Address
 from d1server.exposure import is_loopback
+from d1server.file_relay import FILE_GET, FILE_PUT, answer_piece
 from d1server.link import GREETING_BYTES_MAX, PeerLink
 from d1server.permissions import forbid, not_admitted, refuse_read
 from d1server.primary_queries import ANSWER_BYTES_MAX, refuse_bookmark, too_large_to_forward
@@ -300,6 +301,8 @@ class ReplicaDoor:
         if forward.operation == TOKEN_USES_OP:
             await self._node.note_token_uses(decode_uses(forward.body))
             return Answer(200, b"", None)
+        if forward.operation in (FILE_PUT, FILE_GET):  # the signed URL is their authority
+            return await answer_piece(self._node.transfers, forward.operation, forward.body)
         try:
             grant = self._node.access.admit_caller(forward.caller)
         except NotAdmitted:

@@ -16,6 +16,7 @@ from d1server.catalog import CATALOG_NAME, SELECT_ALL, Catalog, ReplicationMode,
 from d1server.config import NodeConfig
 from d1server.datadir import DataDir
 from d1server.exposure import NodeExposed, check_exposure, may_be_open
+from d1server.file_relay import FileRelay
 from d1server.idle import close_idle
 from d1server.insights import Insights
 from d1server.link import PeerLink, dial
@@ -67,6 +68,9 @@ class ReplicaNode:
         self._access = Access(may_be_open=may_be_open(config))
         self._tls = config.tls.for_primary()
         self._receiver = Receiver(self._dial, self, _credential(config))
+        self._relay: FileRelay | None = None
+        if config.public_url is not None:
+            self._relay = FileRelay(self._receiver.forwarder, config.public_url)
         self._hooks = ReplicaHooks(on_moved=self._on_moved, follow=self._follow_one)
         self._insights = Insights(self._sizes)
         self._recommender = Recommender(self._insights, self._catalog, self._used)
@@ -309,9 +313,9 @@ class ReplicaNode:
                 yield entry.uuid, entry.id, database.page_count * PAGE_SIZE
 
     @property
-    def transfers(self) -> None:
-        """Exports and imports are the primary's: its answers name its own URLs."""
-        return
+    def transfers(self) -> FileRelay | None:
+        """Exports and imports are the primary's, and so are the URLs, unless this node has one."""
+        return self._relay
 
     async def administer(self, request: AdminRequest) -> Answer:
         """Administration is the primary's."""
@@ -329,7 +333,10 @@ class ReplicaNode:
             )
         except ReplicaError as exc:
             return answer_refusal(exc)
-        return to_reply_answer(reply)
+        answer = to_reply_answer(reply)
+        if self._relay is not None and request.op in ("export", "import"):
+            return self._relay.rebased(answer)
+        return answer
 
     def readiness(self) -> tuple[bool, list[str]]:
         """Ready: connected, lag below the limit, every database here and verified."""

@@ -150,7 +150,7 @@ class Uploads:
                 await self._threads.call(writing.append, b"".join(waiting))
 
     async def _finish(self, writing: "_Writing", name: str, md5: str) -> None:
-        found = writing.md5
+        found = await self._threads.call(writing.md5)
         if found != md5:
             self._disk.remove(self._part(name))
             raise UploadRefused(f"the MD5 of the {writing.size} bytes is {found}, not {md5}")
@@ -169,7 +169,10 @@ class _Turn(NamedTuple):
 
 
 class _Writing:
-    """One open `.part` file and the MD5 of all that is in it; blocking."""
+    """One open `.part` file; blocking.
+
+    Its MD5 is counted while it is written, if that is from its beginning; else at the end.
+    """
 
     def __init__(self, disk: Disk, path: Path, at: int) -> None:
         have = _size(path)
@@ -178,24 +181,29 @@ class _Writing:
         self._disk = disk
         self._folder = path.parent
         self._md5 = hashlib.md5(usedforsecurity=False)
+        self._hashed = 0  # bytes that are in it
         self._fd = disk.open(path, create=True)
         self.size = at
         try:
             disk.truncate(self._fd, at)
-            for start in range(0, at, _BLOCK_BYTES):
-                self._md5.update(disk.pread(self._fd, min(_BLOCK_BYTES, at - start), start))
         except BaseException:
             disk.close(self._fd)
             raise
 
-    @property
     def md5(self) -> str:
+        """Of all that is in the file."""
+        while self._hashed < self.size:
+            count = min(_BLOCK_BYTES, self.size - self._hashed)
+            self._md5.update(self._disk.pread(self._fd, count, self._hashed))
+            self._hashed += count
         return self._md5.hexdigest()
 
     def append(self, block: bytes) -> None:
         self._disk.check_room(self._folder, len(block))
         self._disk.pwrite(self._fd, block, self.size)
-        self._md5.update(block)
+        if self._hashed == self.size:
+            self._md5.update(block)
+            self._hashed += len(block)
         self.size += len(block)
 
     def sync(self) -> None:

@@ -11,8 +11,9 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from d1server.exports import EXPORTS_PATH
+from d1server.file_relay import NO_ROOM, NOT_KEPT, FilePiece, FileRelay, received
 from d1server.imports import IMPORTS_PATH
-from d1server.query import AdminRequest, NodeView
+from d1server.query import AdminRequest, Answer, NodeView
 from d1server.signing import UrlRefused
 from d1server.transfers import Transfers
 from d1server.uploads import FILE_BYTES_MAX, UploadRefused
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 _READ_BYTES: Final = 256 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})", re.ASCII)
 _OWN: Final = "/db/{database}"
-_NO_ROOM: Final = "the disk has no room for this file: free some space and upload it again"
 
 
 class TransferRoutes:
@@ -59,6 +59,8 @@ class TransferRoutes:
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """A file to import, whole or from where an earlier upload broke off."""
         name = request.match_info["file"]
+        if isinstance(relay := self._node.transfers, FileRelay):
+            return await _relayed_upload(relay, request)
         try:
             uploads = self._transfers("PUT", request).imports.uploads
             at, is_last = _piece(request.headers.get(hdrs.CONTENT_RANGE, ""))
@@ -79,31 +81,27 @@ class TransferRoutes:
             if isinstance(exc, ConnectionError):
                 raise
             if is_no_room(exc):
-                return _refused(Fault.DISK_FULL, _NO_ROOM)
+                return _refused(Fault.DISK_FULL, NO_ROOM)
             return _refused(Fault.OVERLOADED, f"the file cannot be kept: {exc.strerror}")
-        response = web.json_response(
-            {"success": True, "uploaded_bytes": size}, status=200 if is_last else 202
-        )
-        if is_last:
-            response.headers[hdrs.ETAG] = f'"{md5}"'
-        return response
+        return _uploaded(received(size), request, is_last=is_last)
 
     async def download(self, request: web.Request) -> web.StreamResponse:
         """The file of an export, streamed."""
+        if isinstance(relay := self._node.transfers, FileRelay):
+            return await _relayed_download(relay, request)
         try:
             transfers = self._transfers("GET", request)
         except UrlRefused as exc:
             return _refused(Fault.URL_REFUSED, str(exc))
         export = transfers.exports.find(request.match_info["file"])
         if export is None:
-            text = "this export is not kept any more: make a new one"
-            return _refused(Fault.ROUTE_UNKNOWN, text)
+            return _refused(Fault.ROUTE_UNKNOWN, NOT_KEPT)
         return await _send_file(request, export.file, f"{export.bookmark}.sql", transfers.threads)
 
     def _transfers(self, method: str, request: web.Request) -> Transfers:
         """What the signed URL of this request leads to. Raises `UrlRefused`."""
         transfers = self._node.transfers
-        if transfers is None:
+        if not isinstance(transfers, Transfers):
             raise web.HTTPNotFound
         transfers.signer.check(method, request.path, request.query)
         return transfers
@@ -118,8 +116,57 @@ class TransferRoutes:
 
 
 def _refused(fault: Fault, message: str) -> web.StreamResponse:
-    response = to_response(refuse(fault, message))
-    response.force_close()  # its body may not have been read
+    return _closing(refuse(fault, message))
+
+
+def _closing(answer: Answer) -> web.StreamResponse:
+    response = to_response(answer)
+    response.force_close()  # the request's body may not have been read
+    return response
+
+
+def _uploaded(body: bytes, request: web.Request, *, is_last: bool) -> web.StreamResponse:
+    response = web.Response(
+        body=body, status=200 if is_last else 202, content_type="application/json"
+    )
+    if is_last:
+        response.headers[hdrs.ETAG] = f'"{request.match_info["file"].split(".")[1]}"'
+    return response
+
+
+async def _relayed_upload(relay: FileRelay, request: web.Request) -> web.StreamResponse:
+    try:
+        at, is_last = _piece(request.headers.get(hdrs.CONTENT_RANGE, ""))
+        answer = await relay.put(
+            request.path, dict(request.query), _chunks(request), at=at, is_last=is_last
+        )
+    except UploadRefused as exc:
+        return _refused(Fault.REQUEST_INVALID, str(exc))
+    if answer.status != 200:
+        return _closing(answer)
+    return _uploaded(answer.body, request, is_last=is_last)
+
+
+async def _relayed_download(relay: FileRelay, request: web.Request) -> web.StreamResponse:
+    path, query = request.path, dict(request.query)
+    at = _first_byte(request, FILE_BYTES_MAX)
+    piece = await relay.get(path, query, at)
+    if isinstance(piece, FilePiece) and at >= piece.size:  # the whole file, as is allowed
+        at, piece = 0, await relay.get(path, query, 0)
+    if not isinstance(piece, FilePiece):
+        return _closing(piece)
+    size = piece.size
+    response = _file_response(at, size, piece.shown_name)
+    await response.prepare(request)
+    while isinstance(piece, FilePiece) and piece.data:
+        await response.write(piece.data)
+        at += len(piece.data)
+        if at >= size:
+            break
+        piece = await relay.get(path, query, at)
+    if at < size:  # the head is out: only a connection cut short can tell the client
+        raise ConnectionResetError("the download broke off")
+    await response.write_eof()
     return response
 
 
@@ -158,17 +205,7 @@ async def _send_file(
     with await threads.call(path.open, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = _first_byte(request, size)
-        headers = {
-            "server": SERVER,
-            hdrs.CONTENT_TYPE: "application/sql",
-            hdrs.CONTENT_DISPOSITION: f'attachment; filename="{shown_name}"',
-            hdrs.CONTENT_LENGTH: str(size - start),
-            hdrs.ACCEPT_RANGES: "bytes",
-            "x-content-type-options": "nosniff",
-        }
-        if start:
-            headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{size - 1}/{size}"
-        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        response = _file_response(start, size, shown_name)
         await response.prepare(request)
         try:
             for at in range(start, size, _READ_BYTES):
@@ -180,6 +217,20 @@ async def _send_file(
             raise ConnectionResetError("the download broke off") from exc
         await response.write_eof()
         return response
+
+
+def _file_response(start: int, size: int, shown_name: str) -> web.StreamResponse:
+    headers = {
+        "server": SERVER,
+        hdrs.CONTENT_TYPE: "application/sql",
+        hdrs.CONTENT_DISPOSITION: f'attachment; filename="{shown_name}"',
+        hdrs.CONTENT_LENGTH: str(size - start),
+        hdrs.ACCEPT_RANGES: "bytes",
+        "x-content-type-options": "nosniff",
+    }
+    if start:
+        headers[hdrs.CONTENT_RANGE] = f"bytes {start}-{size - 1}/{size}"
+    return web.StreamResponse(status=206 if start else 200, headers=headers)
 
 
 def _first_byte(request: web.Request, size: int) -> int:
