@@ -169,7 +169,7 @@ def decode_query(body: bytes, dialect: Dialect = _NODE) -> tuple[Statement, ...]
             raise RequestInvalid('send either "sql" with "params", or "batch", not both')
         return _batch(query.batch, dialect)
     if isinstance(sql, str):
-        return (Statement(sql, _params(query.params, "params", dialect) if query.params else ()),)
+        return (Statement(sql, _params(query.params, dialect) if query.params else ()),)
     raise RequestInvalid(
         'the body has neither "sql" nor "batch"; send {"sql": "SELECT ?", "params": [1]} '
         'or {"batch": [{"sql": ..., "params": [...]}, ...]}'
@@ -207,21 +207,25 @@ def _batch(members: list[_Member], dialect: Dialect) -> tuple[Statement, ...]:
         raise RequestInvalid(NO_STATEMENTS)
     return tuple(
         [
-            Statement(member.sql, _params(member.params, f"batch[{at}].params", dialect))
+            Statement(member.sql, _params(member.params, dialect, at) if member.params else ())
             for at, member in enumerate(members)
         ]
     )
 
 
-def _params(values: list[Any] | None, place: str, dialect: Dialect) -> tuple[SqlValue, ...]:
-    if not values:
-        return ()
-    if dialect is not _NODE:
-        return tuple([_as_double(value, f"{place}[{at}]") for at, value in enumerate(values)])
+def _params(values: list[Any], dialect: Dialect, member: int | None = None) -> tuple[SqlValue, ...]:
+    """What is bound for `values`, of one statement or of this member of a batch."""
+    has_integers = dialect is _NODE
     for at, value in enumerate(values):
         kind = type(value)
-        if kind not in _PLAIN and not (kind is int and INT64_MIN <= value <= INT64_MAX):
-            values[at] = _param(value, f"{place}[{at}]")
+        if kind in _PLAIN:
+            continue
+        if kind is int and INT64_MIN <= value <= INT64_MAX:
+            if not has_integers:
+                values[at] = float(value)
+            continue
+        place = f"params[{at}]" if member is None else f"batch[{member}].params[{at}]"
+        values[at] = _param(value, place) if has_integers else _as_double(value, place)
     return tuple(values)
 
 
@@ -232,8 +236,6 @@ def _as_double(value: object, place: str) -> SqlValue:
             return float(value)
         except OverflowError:
             raise RequestInvalid(f"{place}: the number is beyond what a double holds") from None
-    if value is None or isinstance(value, str | float):
-        return value
     return _param(value, place)
 
 

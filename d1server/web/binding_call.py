@@ -39,6 +39,7 @@ _ROWS: Final = "ROWS_AND_COLUMNS"
 # A key would be the same for every call: workerd adds the same headers to each.
 _WISHES: Final = BOOKMARK_NAMES | {MAX_WAIT_HEADER, ON_TIMEOUT_HEADER}
 # The text that clients take as leave to try again.
+_NO_SESSION: Final = Constraint.NONE  # looked up once, for every answer
 _KEPT: Final = frozenset({401, 403, 429})
 _RETRY: Final = "Network connection lost."
 
@@ -118,7 +119,7 @@ def to_binding_answer(answer: Answer, wishes: Wishes) -> Answer:
 
     The elements, or the one error; the new bookmark, but not for a client without session.
     """
-    bookmark = None if wishes.constraint is Constraint.NONE else answer.bookmark
+    bookmark = None if wishes.constraint is _NO_SESSION else answer.bookmark
     status = answer.status if answer.status in _KEPT else 200
     return Answer(status, _to_body(answer), bookmark, answer.should_retry, answer.retry_after_s)
 

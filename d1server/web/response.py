@@ -37,12 +37,15 @@ def render_answer(answer: Answer, alias: bytes, date: bytes, *, keep_alive: bool
     """Return the whole response; `alias` is the bookmark's second header name or empty."""
     body = answer.body
     bookmark = answer.bookmark
-    if answer.status == 200 and bookmark is not None and keep_alive and not alias:
-        return b"%b%bcontent-length: %d\r\nx-d1-bookmark: %b\r\n\r\n%b" % (
+    is_plain = answer.status == 200 and keep_alive and answer.should_retry is None
+    if is_plain and bookmark is not None:
+        text = bookmark.encode()
+        return b"%b%bcontent-length: %d\r\nx-d1-bookmark: %b\r\n%b\r\n%b" % (
             _OK,
             date,
             len(body),
-            bookmark.encode(),
+            text,
+            b"%b: %b\r\n" % (alias, text) if alias else b"",
             body,
         )
     lines = [_STATUS_LINES[answer.status], date, b"content-length: %d\r\n" % len(body)]
