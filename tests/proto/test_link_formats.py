@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proto.errors import FrameCorrupt, MessageInvalid
@@ -125,6 +125,7 @@ def test_any_bytes_are_no_crash(data: bytes) -> None:
 
 
 @given(st.binary(max_size=60))
+@example(b"\x91\xa6\0\0\0\0\0\x80")  # text that is not UTF-8
 def test_any_payload_is_a_message_or_refused(data: bytes) -> None:
     with contextlib.suppress(MessageInvalid):
         decode_message(data)
