@@ -199,6 +199,8 @@ class LoadCounts:
         has_inserted = connection.last_insert_rowid() != row_id
         self.read += counts.read(rows, own, counters)
         self.written += counts.written(own, changes - own, counters, has_inserted=has_inserted)
+        if sandbox.has_nested_views:
+            sandbox.check_views()
 
 
 def _count_bytes(source: SqlLoad, count: int) -> None:

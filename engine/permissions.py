@@ -151,6 +151,7 @@ class Trait(enum.Flag):
     SLOW = enum.auto()  # calls one of SLOW_FUNCTIONS
     SCHEMA = enum.auto()  # may change the database without counting as a changed row
     REFERS = enum.auto()  # may hold REFERENCES: see `names_hidden`
+    VIEWS = enum.auto()  # makes one
     RENAMES = enum.auto()  # may hold RENAME TO, or is a REINDEX that names what it rebuilds
 
 
@@ -158,6 +159,7 @@ _SCHEMA_TRAITS: Final[Mapping[int, Trait]] = {
     apsw.SQLITE_REINDEX: Trait.WRITES | Trait.RENAMES,
     apsw.SQLITE_ALTER_TABLE: Trait.RENAMES,
     apsw.SQLITE_CREATE_TABLE: Trait.REFERS,
+    apsw.SQLITE_CREATE_VIEW: Trait.VIEWS,
 }
 
 
@@ -206,6 +208,11 @@ def traits(action: int, first: str | None, second: str | None) -> Trait:
     if action in _SCHEMA_CHANGES:
         return Trait.SCHEMA | _SCHEMA_TRAITS.get(action, Trait.NONE)
     return Trait.NONE
+
+
+def may_nest_views(found: Trait) -> bool:
+    """Whether views may use more views after this: there is a new one, or one has a new name."""
+    return bool(found & (Trait.VIEWS | Trait.RENAMES))
 
 
 def names_hidden(sql: str, found: Trait) -> bool:

@@ -43,8 +43,17 @@ from engine.errors import (
 )
 from engine.functions import install_bounded
 from engine.limits import SqlLimits
-from engine.permissions import MODULES, NO_SUCH_HIDDEN, Trait, denial, names_hidden, traits
+from engine.permissions import (
+    MODULES,
+    NO_SUCH_HIDDEN,
+    Trait,
+    denial,
+    may_nest_views,
+    names_hidden,
+    traits,
+)
 from engine.sqlerrors import describe_error, hint_for, is_damage
+from engine.views import COPIES_MAX, copies
 from engine.watchdog import TIME, WATCHDOG, Watch
 from proto.api import SqlValue
 
@@ -354,6 +363,21 @@ class Sandbox:
         if found is not Trait.NONE and found is not Trait.SLOW and names_hidden(sql, found):
             raise StatementRefused(_HIDDEN_TEXT, _HIDDEN_HINT)
         return rows
+
+    @property
+    def has_nested_views(self) -> bool:
+        """Whether the statement of `run_once` may have: then `check_views` is due."""
+        return may_nest_views(self._found)
+
+    def check_views(self) -> None:
+        """Refuse what would make SQLite copy views without end; the caller undoes it."""
+        views = self.execute_internal("SELECT name, sql FROM sqlite_schema WHERE type = 'view'")
+        if copies({str(name): str(sql) for name, sql in views}) > COPIES_MAX:
+            raise StatementRefused(
+                "views are nested too deeply: SQLITE_ERROR",
+                f"with it a view would stand for more than {COPIES_MAX} copies of others: have it "
+                "use tables, or each view once",
+            )
 
     def execute_internal(
         self, sql: str, params: Sequence[SqlValue] = ()

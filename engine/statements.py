@@ -26,7 +26,7 @@ import apsw
 from engine.counts import RowCounts
 from engine.errors import BudgetExceeded, ResultTooLarge, StatementRefused
 from engine.invalid_text import rows_of_any_text
-from engine.permissions import Trait
+from engine.permissions import Trait, may_nest_views
 from engine.program import parse
 from engine.sandbox import Sandbox
 from engine.sqltext import first_row, shape, split
@@ -46,6 +46,12 @@ _VALUE_BYTES: Final = 16  # about what a value costs beside its text; its name m
 _INLINE_AGAIN: Final = 64  # runs on a thread, after one that was too slow for the event loop
 _NEVER: Final = -1
 
+_SELECT: Final = re.compile(r"\bselect\b", re.IGNORECASE)
+_PLANNED_SOON_MAX: Final = 150  # characters of a statement
+_SELECTS_MAX: Final = 6
+_LONG_TEXT: Final = 2000
+_SELECTS_OF_LONG_MAX: Final = 2
+
 
 class Plan:
     """What is known of one statement before it runs."""
@@ -53,6 +59,7 @@ class Plan:
     __slots__ = (
         "can_borrow",
         "changes_schema",
+        "changes_views",
         "columns",
         "counts",
         "is_kept",
@@ -78,6 +85,7 @@ class Plan:
         writes = not prepared.is_readonly or Trait.WRITES in prepared.found
         self.writes = writes and not prepared.is_explain
         self.changes_schema = self.writes and Trait.SCHEMA in prepared.found
+        self.changes_views = self.writes and may_nest_views(prepared.found)
         self.is_kept = len(sql) <= _TEXT_KEPT_MAX
         self.counts: RowCounts | None = None  # as of the newest preparation; made by the first run
         self.schema_version = _NEVER  # that they are of
@@ -108,17 +116,37 @@ class Planner:
         self._old: dict[str, Plan] = {}
 
     def plan(self, sql: str) -> Plan:
-        """What the statement is. Raises `StatementRefused`."""
+        """What the statement is. Raises `StatementRefused`.
+
+        Raises `BudgetExceeded` in the event loop if SQLite might take long to prepare it.
+        """
         plan = self._young.get(sql)
         return plan if plan is not None else self._plan_other(sql)
 
     def _plan_other(self, sql: str) -> Plan:
-        plan = self._old.get(sql) or Plan(self._sandbox, sql)
+        plan = self._old.get(sql)
+        if plan is None:
+            sandbox = self._sandbox
+            if (sandbox.is_inline or not sandbox.is_in_request) and is_long_to_plan(sql):
+                raise BudgetExceeded("this statement is planned on a thread")
+            plan = Plan(sandbox, sql)
         if plan.is_kept:
             if len(self._young) >= self._plans_max:
                 self._old, self._young = self._young, {}
             self._young[sql] = plan
         return plan
+
+
+def is_long_to_plan(sql: str) -> bool:
+    """Whether SQLite might be long preparing it; it looks at no clock meanwhile.
+
+    A column of an inner SELECT is copied into each of its uses, so a few levels of sums are
+    millions of terms. Too careful rather than too bold: a thread costs little.
+    """
+    if len(sql) < _PLANNED_SOON_MAX:
+        return False
+    most = _SELECTS_MAX if len(sql) < _LONG_TEXT else _SELECTS_OF_LONG_MAX
+    return len(_SELECT.findall(sql)) > most
 
 
 def run(sandbox: Sandbox, plan: Plan, params: Sequence[SqlValue]) -> StatementResult:

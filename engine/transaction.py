@@ -182,6 +182,8 @@ def _run_all(connection: SqlConnection, steps: Sequence[Step]) -> list[Statement
                 raise StatementRefused(_ONLY_THE_LAST)
             results.append(run(sandbox, planned, step.params))
             count_result(sandbox, _STATEMENT_BYTES)
+            if planned.changes_views:
+                sandbox.check_views()
     except StatementRefused as exc:
         if len(steps) > 1:
             exc.statement = len(results)

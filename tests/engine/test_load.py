@@ -165,3 +165,10 @@ def test_rows_are_counted_as_in_requests(session: SqlSession) -> None:
     each = [session.write(sql)[0] for sql in statements]
     assert result.rows_read == sum(one.rows_read for one in each)
     assert result.rows_written == sum(one.rows_written for one in each)
+
+
+def test_views_of_a_file_are_bounded(session: SqlSession) -> None:
+    """What would have SQLite copy views without end is refused here too."""
+    views = [f"CREATE VIEW v{n} AS SELECT x.a FROM v{n - 1} x, v{n - 1} y;" for n in range(1, 20)]
+    error, _ = refused(session, f"CREATE VIEW v0 AS SELECT a FROM kept; {' '.join(views)}")
+    assert error.message == "views are nested too deeply: SQLITE_ERROR"

@@ -233,6 +233,33 @@ def test_explain_stays_off_the_event_loop(session: SqlSession) -> None:
     assert len(session.read(sql, budget_s=5.0).rows) > 4000
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"SELECT a FROM {'(SELECT a + a AS a FROM ' * 8}(SELECT 1 AS a){')' * 8}",
+        (
+            f"SELECT a FROM (SELECT {'+'.join('a' * 150)} AS a FROM"
+            f" (SELECT {'+'.join('a' * 150)} AS a FROM (SELECT 1 AS a))) -- {'-' * 2000}"
+        ),
+        f"SELECT 1 IN ({','.join(['(SELECT 1)'] * 100)})",
+    ],
+    ids=["many levels", "wide levels", "many"],
+)
+def test_what_is_long_to_plan_is_planned_on_a_thread(tmp_path: Path, sql: str) -> None:
+    """By its text alone, whatever it is asked for; a thread runs it as ever."""
+    connection = SqlConnection.writer(tmp_path / "db", SqlLimits())
+    steps = steps_of([Statement(sql)])
+    for _ in range(2):
+        with pytest.raises(BudgetExceeded):
+            writes(connection, steps)
+        for work in (read, write):
+            with pytest.raises(BudgetExceeded):
+                work(connection, steps, budget_s=0.004)
+    assert not writes_in_time(connection, steps, budget_s=20.0)
+    assert len(read(connection, steps, budget_s=20.0)[0].rows) == 1
+    connection.close()
+
+
 def test_planning_of_many_joins_is_quick(session: SqlSession) -> None:
     """64 tables is SQLite's own limit; the planner must not take its time with them."""
     joins = ", ".join(f"t AS t{n}" for n in range(64))
