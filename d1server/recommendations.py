@@ -138,7 +138,16 @@ def propose(
             for advice in advisor.advise(ran.query, is_over):
                 found.setdefault(advice.index, []).append((ran, advice))
         _join_prefixes(found)
-        return [_proposal(advisor, index, uses, writing) for index, uses in found.items()]
+        touched = [(ran.rows_written, advisor.touched(ran.query)) for ran in writing]
+        return [
+            Proposal(
+                index,
+                advisor.index_sql(index),
+                uses,
+                sum(rows for rows, what in touched if what.writes(index)),
+            )
+            for index, uses in found.items()
+        ]
     finally:
         advisor.close()
 
@@ -155,13 +164,6 @@ def _join_prefixes(found: dict[Index, list[tuple[Ran, Advice]]]) -> None:
         )
         if (whole := next(longer, None)) is not None:
             found[whole] += found.pop(index)
-
-
-def _proposal(
-    advisor: Advisor, index: Index, uses: Sequence[tuple[Ran, Advice]], writing: Iterable[Ran]
-) -> Proposal:
-    written = sum(ran.rows_written for ran in writing if advisor.touched(ran.query).writes(index))
-    return Proposal(index, advisor.index_sql(index), uses, written)
 
 
 def sample_of(index: Index) -> Statement:

@@ -175,7 +175,9 @@ class Advisor:
     def _authorize(
         self, action: int, first: str | None, second: str | None, _db: str | None, _by: str | None
     ) -> int:
-        """Note what is touched; nothing is denied, for nothing is run but what is made here."""
+        """Note what is touched. No other file is opened, whatever a text says."""
+        if action in (apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH):
+            return apsw.SQLITE_DENY
         table = self._tables.get((first or "").lower())
         if table is not None:
             if action == apsw.SQLITE_READ and second and (table, second) not in self._keys:

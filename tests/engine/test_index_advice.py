@@ -78,6 +78,7 @@ def test_a_statement_that_scans_would_use(
         "SELECT ?; SELECT * FROM users WHERE city = ?",
         "INSERT INTO users VALUES (?, ?, ?, ?), ...",
         "PRAGMA journal_mode = ?",
+        "SELECT ?; ATTACH ? AS other",
         "ATTACH ? AS other",
         "(other statements)",
         "SELEC",

@@ -36,6 +36,7 @@ def test_the_node_obeys_its_document(
         *("run", f"http://{host}:{port}/openapi.json", "--no-color"),
         *("--header", f"Authorization: Bearer {guarded.tokens['admin']}"),
         *("--phases", phases, "--max-examples", "4"),
+        *("--request-timeout", "60", "--suppress-health-check", "all"),  # on a busy machine
     ]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
