@@ -11,6 +11,7 @@ Invariants:
 3. When `run` returns or raises, no statement is left open: no snapshot is held.
 4. A result is counted while it is stepped; it never grows past `result_bytes_max` by more
    than a few rows.
+5. SQLite's counters are asked for during one run only, also if that fails.
 """
 
 import re
