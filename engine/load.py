@@ -29,6 +29,7 @@ from proto.api import NO_STATEMENTS, StatementResult
 
 STATEMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 _INSERTS_KEPT_MAX: Final = 1000
+_HEAD_CHARS_MAX: Final = 4096  # a list of columns may else have megabytes of blanks
 _NO_HEAD: Final = "\0"  # no statement begins so
 
 _PARENT_MISSING: Final = ("no such table: main.", "foreign key mismatch")
@@ -161,6 +162,8 @@ class LoadCounts:
             return
         self.settle()
         head = head_of_insert(sql)
+        if head is not None and len(head) > _HEAD_CHARS_MAX:
+            head = None
         counts = self._of_inserts.get(head) if head is not None else None
         if counts is None:
             counts = row_counts(self._sandbox, sql)

@@ -25,7 +25,7 @@ _SPLIT_CACHE_TEXT_MAX = 4096  # longer texts are split anew: they are run once
 _PLANS_MAX = 128  # twice as many in all
 _PLANNED_AT_ONCE = 16  # statements for which no clock is looked at
 _PLANNING_S = 0.005  # in the event loop
-_STATEMENT_BYTES = 128  # about what a statement without rows adds to the answer
+_STATEMENT_BYTES = 128  # about what a statement without rows adds to the answer, beside its names
 
 _ONLY_THE_LAST = (
     "When executing multiple SQL statements in a single call, "
@@ -181,7 +181,7 @@ def _run_all(connection: SqlConnection, steps: Sequence[Step]) -> list[Statement
             if planned.parameters and not step.is_last:
                 raise StatementRefused(_ONLY_THE_LAST)
             results.append(run(sandbox, planned, step.params))
-            count_result(sandbox, _STATEMENT_BYTES)
+            count_result(sandbox, _STATEMENT_BYTES + planned.row_bytes)
             if planned.changes_views:
                 sandbox.check_views()
     except StatementRefused as exc:

@@ -203,6 +203,10 @@ def test_statements_without_rows_count_too(tmp_path: Path) -> None:
     with pytest.raises(ResultTooLarge):
         read(connection, steps, budget_s=20.0)
     assert len(read(connection, steps[:1000], budget_s=20.0)) == 1000
+    wide = steps_of([Statement(f'SELECT 1 AS "{"n" * 50_000}" WHERE 0')] * 30)
+    with pytest.raises(ResultTooLarge):  # the names of its columns stand there, rows or none
+        read(connection, wide, budget_s=20.0)
+    assert len(read(connection, wide[:10], budget_s=20.0)) == 10
     connection.close()
 
 
