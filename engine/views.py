@@ -61,7 +61,7 @@ def _innermost_first(uses: Mapping[str, tuple[Counter[str], bool]]) -> list[str]
     return order
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)  # or each of a thousand CREATE VIEWs would read a thousand texts
 def _uses(sql: str) -> tuple[Counter[str], bool]:
     """How often each name stands where a table may, and whether there is a WITH."""
     used: Counter[str] = Counter()
