@@ -96,29 +96,46 @@ def writes(connection: SqlConnection, steps: Sequence[Step]) -> bool:
     Raises `StatementRefused` if a statement before that cannot be prepared; `BudgetExceeded`
     if there are so many that the event loop has no time for them: use `writes_in_time`.
     """
-    plan = connection.planner.plan
-    if len(steps) == 1:  # spare most requests the generator
-        return plan(steps[0].sql).writes
+    if len(steps) == 1:  # spare most requests the loop
+        return connection.planner.plan(steps[0].sql).writes
     if len(steps) <= _PLANNED_AT_ONCE:
-        return any(plan(step.sql).writes for step in steps)
+        return _plan_until_one_writes(connection, steps, _no_check)
     stop_at = time.monotonic() + _PLANNING_S
-    for step in steps:
-        if plan(step.sql).writes:
-            return True
+
+    def check() -> None:
         if time.monotonic() > stop_at:
             raise BudgetExceeded("so many statements are planned on a thread")
-    return False
+
+    return _plan_until_one_writes(connection, steps, check)
 
 
 def writes_in_time(connection: SqlConnection, steps: Sequence[Step], *, budget_s: float) -> bool:
     """`writes`, on a thread, within `budget_s` seconds. Raises what `read` raises."""
-    sandbox, plan = connection.sandbox, connection.planner.plan
+    sandbox = connection.sandbox
     with sandbox.limit_time(budget_s):
+        return _plan_until_one_writes(connection, steps, sandbox.check_time)
+
+
+def _plan_until_one_writes(
+    connection: SqlConnection, steps: Sequence[Step], check: Callable[[], None]
+) -> bool:
+    """Whether a step writes; `check` comes after each. A refusal says which of several it was."""
+    plan, number = connection.planner.plan, 0
+    try:
         for step in steps:
             if plan(step.sql).writes:
                 return True
-            sandbox.check_time()
+            check()
+            number += 1
+    except StatementRefused as exc:
+        if len(steps) > 1:
+            exc.statement = number
+        raise
     return False
+
+
+def _no_check() -> None:
+    """Steps so few that nobody looks at the clock."""
 
 
 def read(

@@ -1,13 +1,22 @@
 """One request, one transaction: split rightly, undone whole, read in one snapshot."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from engine.errors import BudgetExceeded, StatementRefused
 from engine.sandbox import SqlLimits
-from engine.transaction import SqlConnection, Step, read, steps_of, write, writes
+from engine.transaction import (
+    SqlConnection,
+    Step,
+    read,
+    steps_of,
+    write,
+    writes,
+    writes_in_time,
+)
 from proto.api import Statement, StatementResult
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -70,6 +79,19 @@ def test_a_batch_may_use_what_it_makes(reader: SqlConnection, writer: SqlConnect
     batch = steps("CREATE TABLE made (x)", "INSERT INTO made VALUES (1)", "SELECT * FROM made")
     assert writes(reader, batch)
     assert write(writer, batch, budget_s=1)[2].rows == [(1,)]
+
+
+def test_a_statement_that_cannot_be_prepared_is_named(reader: SqlConnection) -> None:
+    """Also one that is met before it is known whether the request writes; on a thread too."""
+    for before in (1, 100):
+        batch = steps(*["SELECT 1"] * before, "SELECT * FROM nope", "SELECT 2")
+        for ask in (writes, partial(writes_in_time, budget_s=5)):
+            with pytest.raises(StatementRefused, match="no such table") as refused:
+                ask(reader, batch)
+            assert refused.value.statement == before
+    with pytest.raises(StatementRefused) as refused:
+        writes(reader, steps("SELEC"))
+    assert refused.value.statement is None  # there is no other
 
 
 def test_a_failure_undoes_everything(writer: SqlConnection, reader: SqlConnection) -> None:
