@@ -142,7 +142,8 @@ class NodeConnection:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send one request and return its answer, or raise what went wrong."""
-        if self._http.sock is None:
+        is_new = self._http.sock is None
+        if is_new:
             self._connect()
         sent = {**self._headers, **(headers or {})}
         if body is not None:
@@ -153,7 +154,10 @@ class NodeConnection:
             content = response.read()
         except (OSError, http.client.HTTPException) as exc:
             self._http.close()
-            raise NodeUnreachable(f"{self.url} broke off: {describe(exc)}", was_sent=True) from exc
+            said = f"{self.url} broke off: {describe(exc)}"
+            if is_new and self.url.startswith("http:"):
+                said += " (a node with TLS has a URL that begins https://)"
+            raise NodeUnreachable(said, was_sent=True) from exc
         answered = {name.lower(): value for name, value in response.getheaders()}
         if response.status >= 400:
             raise refusal(response.status, content, answered)
@@ -166,6 +170,14 @@ class NodeConnection:
     def _connect(self) -> None:
         try:
             self._http.connect()
+        except ssl.SSLError as exc:
+            self._http.close()
+            is_unknown = isinstance(exc, ssl.SSLCertVerificationError)
+            advice = (
+                "name its CA with --tls-ca" if is_unknown else "perhaps it has none: try http://"
+            )
+            said = f"no TLS with {self.url} ({describe(exc)}); {advice}"
+            raise NodeUnreachable(said, was_sent=False) from exc
         except OSError as exc:
             self._http.close()
             raise NodeUnreachable(

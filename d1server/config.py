@@ -61,6 +61,8 @@ class Address(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Address":
         """Return the address in `host:port`, `[v6]:port` or `:port` (this machine only)."""
+        if "/" in text:
+            raise ValueError("wants HOST:PORT without a scheme, such as 127.0.0.1:8787")
         host, colon, port = text.strip().rpartition(":")
         if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
             raise ValueError("wants HOST:PORT, such as 127.0.0.1:8787")
@@ -68,8 +70,8 @@ class Address(NamedTuple):
             host = host[1:-1]
         elif ":" in host:
             raise ValueError("wants brackets around an IPv6 address, such as [::1]:8787")
-        if any(char.isspace() or char == "/" for char in host):
-            raise ValueError("wants HOST:PORT without a scheme, such as 127.0.0.1:8787")
+        if any(char.isspace() for char in host):
+            raise ValueError("wants HOST:PORT without spaces, such as 127.0.0.1:8787")
         return cls(host or "127.0.0.1", int(port))
 
 
@@ -222,7 +224,7 @@ def _size(least: int, most: int) -> Callable[[object], int]:
         match = SIZE_PATTERN.fullmatch(str(value).strip()) if len(str(value)) <= 32 else None
         size = int(match[1]) * SIZE_UNITS[(match[2] or "B").lower()] if match else -1
         if not least <= size <= most:
-            raise ValueError(f"wants a size from {least // KIB} KiB to {most // MIB} MiB")
+            raise ValueError(f"wants a size from {least // KIB}KiB to {most // MIB}MiB")
         return size
 
     return parse

@@ -28,6 +28,8 @@ SILENCE_S_MAX: Final = 5.0
 DIAL_S_MAX: Final = 5.0
 GREETING_BYTES_MAX: Final = 64 * 1024
 
+_TLS_BEGINS: Final = b"\x16\x03"
+_TLS_SAID: Final = "that is TLS, which this end has not: both ends need it, or neither"
 _HTTP_SAID: Final = "that is an HTTP address: --primary names the primary's --replication address"
 
 
@@ -75,8 +77,10 @@ class PeerLink(asyncio.Protocol):
                 if self.on_message is not None and not self.lost.done():
                     self.on_message(message)
         except (FrameCorrupt, MessageInvalid) as exc:
-            reason = _HTTP_SAID if data.startswith(b"HTTP/") else str(exc)
-            self.abort(reason)
+            if data.startswith(_TLS_BEGINS):
+                self.abort(_TLS_SAID)
+            else:
+                self.abort(_HTTP_SAID if data.startswith(b"HTTP/") else str(exc))
         except Exception as exc:
             logger.exception("link with %s: a message could not be handled", self.peer)
             self.abort(f"a message could not be handled: {exc}")
@@ -151,7 +155,10 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None = None) -> P
     except ssl.SSLError as exc:  # also of a certificate that is not the primary's
         raise LinkLost(f"{host}:{port}: no TLS with it: {_reason(exc)}") from exc
     except (OSError, TimeoutError) as exc:
-        raise LinkLost(f"{host}:{port} does not answer: {exc!r}") from exc
+        reason = "it takes too long" if isinstance(exc, TimeoutError) else exc.strerror or repr(exc)
+        if context is not None and isinstance(exc, ConnectionResetError):
+            reason = "it ended the connection: does it have TLS (--tls-cert, --tls-key)?"
+        raise LinkLost(f"{host}:{port} does not answer: {reason}") from exc
     return link
 
 

@@ -67,7 +67,10 @@ class TokenAdministration:
         node, now = self._node, time.time()
         if node.access.find(request.database) is None:
             shown = repr(request.database[:80])
-            return refuse(Fault.ROUTE_UNKNOWN, f"no access token has the id {shown}")
+            return refuse(
+                Fault.ROUTE_UNKNOWN,
+                f"no access token has the id {shown}; `d1server token list` shows them",
+            )
         await node.change_catalog(revoke_token(request.database, now))
         late = await node.wait_catalog_known()
         token = node.access.find(request.database)

@@ -43,6 +43,10 @@ _PAUSE_S_MAX: Final = 2.0
 _REFUSED_PAUSE_S: Final = 10.0
 _ACK_S: Final = 0.005  # acknowledgements of so long go in one message
 _BEAT_S: Final = 1.0  # one goes out at least so often
+_UNGREETED: Final = (
+    " before it answered; if it goes on: do both ends have TLS, with certificates of the CA that"
+    " the other one names as --tls-ca, or neither?"
+)
 
 
 class ReceiverState(enum.Enum):
@@ -137,7 +141,7 @@ class Receiver:
             waited: list[asyncio.Future[Any]] = [lost, greeting.welcome]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not greeting.welcome.done():
-                raise LinkLost(lost.result())
+                raise LinkLost(f"{lost.result()}{_UNGREETED}")
             await self._follower.welcomed(greeting.welcome.result())
             self._note_following()
             self.follow(self._follower.databases())

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -41,6 +42,7 @@ REQUEST_CHARS_MAX: Final = 8 * 1024 * 1024
 REQUEST_STATEMENTS_MAX: Final = 50_000  # the answer grows with their number
 STATEMENT_CHARS_MAX: Final = 100_000  # what a request takes; an import takes more
 UNDONE: Final = "Nothing was applied: the file is one transaction."
+UNKNOWN: Final = "Whether the file was applied is not known: all of it, or nothing."
 PARENT_MISSING: Final = "no such table: main."
 """SQLite's word for a table filled before the one that its foreign key is of: an import minds
 the order less."""
@@ -219,10 +221,11 @@ def run_file(request: Request, path: Path, shown_path: str) -> None:
                 import_file(request, path, shown_path)
                 return
             message = f"{place_of(exc, statements, shown_path)}: {advice(exc)}"
-            raise Failure(f"{message}\n{UNDONE}", code=exc.code) from exc
+            was_judged = exc.status < HTTPStatus.INTERNAL_SERVER_ERROR or exc.should_retry
+            outcome = UNDONE if was_judged else UNKNOWN
+            raise Failure(f"{message}\n{outcome}", code=exc.code) from exc
         except NodeUnreachable as exc:
-            outcome = "Whether the file was applied is not known." if exc.was_sent else UNDONE
-            raise Failure(f"{exc}\n{outcome}") from exc
+            raise Failure(f"{exc}\n{UNKNOWN if exc.was_sent else UNDONE}") from exc
 
 
 def for_one_request(path: Path) -> list[FileStatement] | None:

@@ -5,9 +5,11 @@ database. Each file and the note of it are one transaction.
 """
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,7 +29,7 @@ CREATE_TABLE: Final = f"""CREATE TABLE IF NOT EXISTS "{TABLE}"(
 SELECT_APPLIED: Final = f'SELECT *\n\t\tFROM "{TABLE}"\n\t\tORDER BY id'
 INSERT_APPLIED: Final = f'INSERT INTO "{TABLE}" (name)\nvalues (?);'
 
-ATTEMPTS_MAX: Final = 3
+RETRY_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0)  # before each attempt; a primary starts meanwhile
 _NUMBER: Final = re.compile(r"\d{1,9}")
 _DIGITS: Final = 4
 
@@ -138,19 +140,25 @@ def apply_one(node: NodeConnection, name: str, path: Path, done: Sequence[str]) 
         raise Failure(f"{path} cannot be read: {exc}") from exc
     noted = {"sql": INSERT_APPLIED, "params": [path.name]}
     batch = [{"sql": text}, noted] if split(text) else [noted]
-    key = {"Idempotency-Key": uuid.uuid4().hex}
-    for attempt in range(1, ATTEMPTS_MAX + 1):
+    body, key = encode({"batch": batch}), {"Idempotency-Key": uuid.uuid4().hex}
+    stands = f"; applied before it: {', '.join(done)}" if done else ""
+    lost: NodeRefused | NodeUnreachable | None = None
+    for pause_s in RETRY_PAUSES_S:
+        time.sleep(pause_s)
         try:
-            body = encode({"batch": batch})
             node.call("POST", database_path(name, "query"), body=body, headers=key)
             return
         except NodeRefused as exc:
-            stands = f"; applied before it: {', '.join(done)}" if done else ""
-            message = f"{path.name} failed and was undone{stands}\n{advice(exc)}"
-            raise Failure(message, code=exc.code) from exc
-        except NodeUnreachable:
-            if attempt == ATTEMPTS_MAX:
-                raise
+            if exc.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                message = f"{path.name} failed and was undone{stands}\n{advice(exc)}"
+                raise Failure(message, code=exc.code) from exc
+            lost = exc
+        except NodeUnreachable as exc:
+            lost = exc
+    raise Failure(
+        f"no answer says that {path.name} was applied{stands}; `d1server migrations list {name}` "
+        f"tells whether it was\n{escaped(str(lost))}"
+    ) from lost
 
 
 def applied_to(node: NodeConnection, name: str) -> dict[str, str]:

@@ -3,39 +3,76 @@
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
 from d1server.cli.options import json_option, wishes
 from d1server.cli.output import Failure
-from d1server.config import SQL_PREFIX, ConfigInvalid, NodeConfig, Role, flag, read_file, resolve
+from d1server.config import (
+    GIB,
+    MIB,
+    SQL_PREFIX,
+    ConfigInvalid,
+    NodeConfig,
+    Role,
+    flag,
+    read_file,
+    resolve,
+)
 from d1server.signals import end_of_input, run_until_signalled
+from engine.limits import SqlLimits
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 PORT_MAX: Final = 65535 - 3  # dev needs the next two as well
 
 LISTEN_HELP: Final = "HTTP address, HOST:PORT; port 0 lets the system choose."
-DATA_DIR_HELP: Final = "Folder of this node's data; made if it is not there."
+DATA_DIR_HELP: Final = "Folder of this node's data; made if it is not there.  [required]"
 
-# Each with D1's value where D1 has one; a node's own, so all nodes should have the same.
+PUBLIC_URL_HELP: Final = "Where clients reach this node, in signed URLs.  [default: as --listen]"
+NAME_HELP: Final = "This node's own name.  [default: ROLE-REGION-PORT]"
+REPLICATION_HELP: Final = "Where replicas call this node.  [default: 100 ports above --listen]"
+
+# A node's own, so all nodes should have the same.
 SQL_LIMITS: Final = {
-    "statement_bytes_max": "Of one SQL statement: 100000.",
-    "value_bytes_max": "Of a string, a blob or a row: 2000000.",
-    "columns_max": "Of a table or a result: 100.",
-    "expression_depth_max": "Of nested expressions: 200.",
-    "compound_selects_max": "Of SELECTs joined by UNION and the like: 5.",
-    "instructions_max": "Of a statement's program: 250000.",
-    "function_arguments_max": "Of one function: 127.",
-    "pattern_bytes_max": "Of a LIKE or GLOB pattern: 50.",
-    "variables_max": "Of a statement's parameters: 100.",
-    "trigger_depth_max": "Of triggers that set off triggers: 10.",
-    "database_bytes_max": "Of one database: 10GiB.",
-    "result_bytes_max": "Of one request's results in memory: 32MiB.",
-    "memory_bytes_max": "That one request may take of SQLite: 256MiB.",
-    "spill_bytes_max": "Of SQLite's temporary files: 2GiB.",
+    "statement_bytes_max": "Of one SQL statement.",
+    "value_bytes_max": "Of a string, a blob or a row.",
+    "columns_max": "Of a table or a result.",
+    "expression_depth_max": "Of nested expressions.",
+    "compound_selects_max": "Of SELECTs joined by UNION and the like.",
+    "instructions_max": "Of a statement's program.",
+    "function_arguments_max": "Of one function.",
+    "pattern_bytes_max": "Of a LIKE or GLOB pattern.",
+    "variables_max": "Of a statement's parameters.",
+    "trigger_depth_max": "Of triggers that set off triggers.",
+    "database_bytes_max": "Of one database.",
+    "result_bytes_max": "Of one request's results in memory.",
+    "memory_bytes_max": "That one request may take of SQLite.",
+    "spill_bytes_max": "Of SQLite's temporary files.",
 }
+
+
+_DEFAULTS: Final = {field.name: field.default for field in fields(NodeConfig)} | {
+    SQL_PREFIX + field.name: field.default for field in fields(SqlLimits)
+}
+
+
+def setting(name: str, metavar: str, text: str) -> Callable[[Command], Command]:
+    """The option of a setting, whose help ends with what holds without it."""
+    shown = f"{text}  [default: {shown_default(_DEFAULTS[name])}]"
+    return click.option(flag(name), metavar=metavar, help=shown)
+
+
+def shown_default(value: object) -> str:
+    """A default as one would type it."""
+    if isinstance(value, int) and value >= MIB and value % MIB == 0:
+        return f"{value // GIB}GiB" if value % GIB == 0 else f"{value // MIB}MiB"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def node_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,21 +80,18 @@ def node_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file."),
         click.option("--data-dir", metavar="DIR", help=DATA_DIR_HELP),
-        click.option("--listen", metavar="HOST:PORT", help=LISTEN_HELP),
-        click.option("--public-url", metavar="URL", help="Where clients reach this node."),
-        click.option("--region", metavar="NAME", help="Shown in every answer's meta."),
-        click.option("--name", metavar="NAME", help="This node's own name."),
-        click.option("--query-deadline-s", metavar="S", help="A query is stopped after it."),
-        click.option("--read-wait-s", metavar="S", help="How long a read waits for its bookmark."),
-        click.option("--body-bytes-max", metavar="SIZE", help="Largest request body: 32MiB."),
-        *[
-            click.option(flag(SQL_PREFIX + limit), metavar="N", help=text)
-            for limit, text in SQL_LIMITS.items()
-        ],
-        click.option("--log-bytes-max", metavar="SIZE", help="Commits kept for replicas: 1GiB."),
-        click.option("--idle-close-s", metavar="S", help="An idle database is closed after it."),
-        click.option("--open-databases-max", metavar="N", help="Databases open at once."),
-        click.option("--ready-lag-s-max", metavar="S", help="A replica further behind is unready."),
+        setting("listen", "HOST:PORT", LISTEN_HELP),
+        click.option("--public-url", metavar="URL", help=PUBLIC_URL_HELP),
+        setting("region", "NAME", "Shown in every answer's meta."),
+        click.option("--name", metavar="NAME", help=NAME_HELP),
+        setting("query_deadline_s", "S", "A query is stopped after it."),
+        setting("read_wait_s", "S", "How long a read waits for its bookmark."),
+        setting("body_bytes_max", "SIZE", "Largest request body."),
+        *[setting(SQL_PREFIX + limit, "N", text) for limit, text in SQL_LIMITS.items()],
+        setting("log_bytes_max", "SIZE", "Commits kept for replicas."),
+        setting("idle_close_s", "S", "An idle database is closed after it."),
+        setting("open_databases_max", "N", "Databases open at once."),
+        setting("ready_lag_s_max", "S", "A replica further behind is unready."),
         click.option("--tls-cert", metavar="FILE", help="PEM: HTTP and the link are TLS."),
         click.option("--tls-key", metavar="FILE", help="PEM: its key."),
         click.option(
@@ -69,8 +103,8 @@ def node_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--open-metrics", is_flag=True, default=None, help="/metrics without a token."
         ),
-        click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
-        click.option("--log-format", metavar="FORMAT", help="text or json."),
+        setting("log_level", "LEVEL", "debug, info, warning or error."),
+        setting("log_format", "FORMAT", "text or json."),
         click.option("--stop-with-stdin", is_flag=True, hidden=True, help="Stop when stdin ends."),
     ]
     for option in reversed(options):
@@ -79,7 +113,7 @@ def node_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("primary")
-@click.option("--replication", metavar="HOST:PORT", help="Where replicas call this node.")
+@click.option("--replication", metavar="HOST:PORT", help=REPLICATION_HELP)
 @node_options
 @json_option
 def primary(config_path: Path | None, stop_with_stdin: bool, **flags: Any) -> None:
@@ -88,7 +122,9 @@ def primary(config_path: Path | None, stop_with_stdin: bool, **flags: Any) -> No
 
 
 @click.command("replica")
-@click.option("--primary", metavar="HOST:PORT", help="The primary's --replication address.")
+@click.option(
+    "--primary", metavar="HOST:PORT", help="The primary's --replication address.  [required]"
+)
 @click.option(
     "--replication-token", metavar="@FILE", help="With the scope replicate, or the token itself."
 )
@@ -168,9 +204,15 @@ def refusal_to_start(exc: Exception, config: NodeConfig) -> Exception:
 
 def explain(exc: OSError, config: NodeConfig) -> str:
     """Return what an error of the system means for who starts a node."""
+    own = [f"--listen {config.listen}"]
+    own += [f"--replication {config.replication}"] if config.replication else []
+    where = " or ".join(own)
     if exc.errno == errno.EADDRINUSE:
-        where = " or ".join(str(at) for at in (config.listen, config.replication) if at)
-        return f"{where} is in use; stop what listens there, or give another --listen"
+        if config.listen == config.replication:
+            return f"{where}: HTTP and the replicas need a port each"
+        return f"{where} is in use; stop what listens there, or give another port"
+    if exc.errno == errno.EADDRNOTAVAIL or isinstance(exc, socket.gaierror):
+        return f"{where} is no address of this machine; give one that it has, such as 127.0.0.1"
     if exc.errno in (errno.EACCES, errno.EPERM):
         return f"not permitted: {exc}; check the owner of {config.data_dir} and ports below 1024"
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):

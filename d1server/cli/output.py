@@ -42,8 +42,6 @@ class Failure(click.ClickException):
 def advice(refused: NodeRefused) -> str:
     """Return what the node said, and what to do about it."""
     message = escaped(refused.message)
-    if refused.code == CODE_DATABASE_UNKNOWN and "db create" not in message:
-        return f"{message}; `d1server db list` shows what is there, `d1server db create` makes one"
     if refused.status == HTTPStatus.UNAUTHORIZED:
         return f"{message} (give --token, or set D1SERVER_TOKEN)"
     if refused.should_retry:

@@ -1,6 +1,7 @@
 """What a node says before it opens a door; and `d1server token`, with a node and without."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,18 @@ def test_refusals_reach_the_person_who_starts(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "there is no access token: make one with `d1server token create" in refused.stderr
     assert str(tmp_path) in refused.stderr  # the line can be copied
+    args = ("primary", "--data-dir", str(tmp_path), "--insecure", "--listen")
+    for address in ("192.0.2.1:1", "nobody.invalid:1"):  # RFC 5737 and 6761: never this machine's
+        foreign = told(*args, address)
+        assert f"--listen {address}" in foreign.stderr
+        assert "no address of this machine" in foreign.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        here = f"127.0.0.1:{taken.getsockname()[1]}"
+        busy = told(*args, here)
+        assert f"--listen {here}" in busy.stderr
+        assert "is in use; stop what listens there" in busy.stderr
+    both = told(*args, here, "--replication", here)
+    assert "need a port each" in both.stderr
     bad = told(*args[:3], "--tls-cert", "/none", "--tls-key", "/none")
     assert (bad.exit_code, "--tls-cert /none" in bad.stderr) == (1, True)
 
@@ -119,7 +132,8 @@ def test_tokens_of_a_folder(tmp_path: Path) -> None:
     assert told("token", "revoke", brief["id"], *where).stdout == f"revoked {brief['id']}\n"
     assert "revoked" in told("token", "list", *where).stdout
     unknown = told("token", "revoke", "0123456789abcdef", *where)
-    assert (unknown.exit_code, "no access token" in unknown.stderr) == (1, True)
+    assert (unknown.exit_code, "`d1server token list` shows" in unknown.stderr) == (1, True)
+    assert "d1server db" not in unknown.stderr
     wrong = told("token", "create", *where, "--name", "x", "--scope", "read", "--database", "none")
     assert (wrong.exit_code, "no database 'none'" in wrong.stderr) == (1, True)
 

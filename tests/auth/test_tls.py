@@ -170,8 +170,9 @@ def test_command_line_over_tls(served: tuple[Address, str], good: Files, theirs:
         refused = runner.invoke(command_line, args)
         assert refused.exit_code == 1
         assert "TLS: " in refused.stderr
+        assert "--tls-ca" in refused.stderr
     plain = runner.invoke(command_line, ["--url", f"http://{address}", "db", "list"])
-    assert plain.exit_code == 1
+    assert (plain.exit_code, "https://" in plain.stderr) == (1, True)
     missing = runner.invoke(command_line, [*url, "--tls-ca", "/none", "db", "list"])
     assert (missing.exit_code, "--tls-ca /none" in missing.stderr) == (2, True)
 
@@ -320,8 +321,9 @@ async def test_expired_certificates_are_refused_on_both_sides(
 
 
 async def test_plain_and_tls_do_not_meet(tmp_path: Path, good: Files) -> None:
-    await linked(tmp_path / "a", good.settings(), {}, follows=False)
-    await linked(tmp_path / "b", {}, good.settings(), follows=False)
+    """Either way round the replica's reason is TLS, not some broken connection."""
+    assert "TLS" in await linked(tmp_path / "a", good.settings(), {}, follows=False)
+    assert "TLS" in await linked(tmp_path / "b", {}, good.settings(), follows=False)
 
 
 async def _token(folder: Path, *scopes: str) -> str:

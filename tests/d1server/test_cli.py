@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -476,6 +477,60 @@ def test_failure_in_a_small_file_leaves_nothing(node: StandInNode, tmp_path: Pat
     result = load(node, path)
     assert "a.sql:3: statement 1 failed: no such table: nope: SQLITE_ERROR" in result.stderr
     assert "Nothing was applied: the file is one transaction" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "should_retry", "told"),
+    [(503, "false", "is not known"), (500, "false", "is not known"), (503, "true", "Nothing was")],
+)
+def test_an_unknown_outcome_of_a_small_file_is_said(
+    node: StandInNode, tmp_path: Path, status: int, should_retry: str, told: str
+) -> None:
+    """Nobody is told that nothing was applied if it may have been."""
+    path = tmp_path / "a.sql"
+    path.write_text("DELETE FROM t")
+    node.says(refused(7500, "the link broke"), status=status, x_should_retry=should_retry)
+    result = load(node, path)
+    assert (result.exit_code, told in result.stderr) == (1, True), result.stderr
+
+
+def test_a_migration_without_an_answer_is_sent_again_with_its_key(
+    node: StandInNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that refuses for a passing reason gets the same key, so that it is done once.
+
+    If it goes on, nobody is told that the migration was undone: it may have been applied.
+    """
+    module = import_module("d1server.cli.migrations")
+    monkeypatch.setattr(module, "RETRY_PAUSES_S", (0.0, 0.01, 0.01))
+    (tmp_path / "1.sql").write_text("CREATE TABLE t(a)")
+    failures = 2
+
+    def answer(asked: Asked) -> tuple[int, object, dict[str, str]]:
+        nonlocal failures
+        if "idempotency-key" in asked.headers and failures:
+            failures -= 1
+            return 503, refused(7500, "the link broke"), {"x-should-retry": "true"}
+        return 200, {"result": [{"results": []}], "success": True}, {}
+
+    node.answer = answer
+    words = ["migrations", "apply", "shop", "--dir", str(tmp_path), "--url", node.url]
+    assert d1server(*words).exit_code == 0
+    keys = [asked.headers.get("idempotency-key") for asked in node.asked]
+    assert (len(keys), len(set(keys))) == (5, 2)
+
+    failures = 100
+    result = d1server(*words)
+    assert result.exit_code == 1
+    assert "no answer says that 1.sql was applied" in result.stderr
+    assert "undone" not in result.stderr
+    assert "nothing was done" not in result.stderr
+
+
+def test_help_shows_what_holds_without_a_setting() -> None:
+    shown = " ".join(d1server("primary", "--help").stdout.split())
+    for default in ("127.0.0.1:8787", "ENAM", "30", "2000000", "10GiB", "32MiB", "info"):
+        assert f"[default: {default}]" in shown
 
 
 def test_file_without_statements_is_refused(node: StandInNode, tmp_path: Path) -> None:

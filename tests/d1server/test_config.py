@@ -96,9 +96,10 @@ def test_setting_of_the_other_role_is_refused(role: Role, flags: dict[str, objec
         ({}, {}, {"read_wait_s": float("nan")}, "wants seconds"),
         ({}, {}, {"region": 7}, "node.toml: region: 7: wants text"),
         ({}, {}, {"log_level": "loud"}, "one of debug, info, warning, error"),
-        ({}, {}, {"body_bytes_max": "9 parsecs"}, "wants a size from 1 KiB"),
+        ({}, {}, {"body_bytes_max": "9 parsecs"}, "wants a size from 1KiB to 1024MiB"),
         ({}, {}, {"open_databases_max": 0}, "wants a number from 1"),
         ({"listen": "::1:80"}, {}, {}, "brackets around an IPv6 address"),
+        ({"listen": "http://h:1"}, {}, {}, "without a scheme"),
         ({"listen": "h:70000"}, {}, {}, "wants HOST:PORT"),
     ],
 )
