@@ -3,7 +3,8 @@
 Each node counts what it ran itself: reads of a replica stand in the replica's.
 
 Bounds: written at most every `FLUSH_S`, what a crash loses; kept for 31 days, and of one
-database at most `ROWS_MAX` statements and hours: the oldest and cheapest go first.
+database at most `ROWS_MAX` statements and hours: the oldest and cheapest go first. One GraphQL
+query is answered at a time, from at most `_SAMPLES_MAX` rows of a dataset; `_WAITING_MAX` ask.
 """
 
 import asyncio
@@ -23,6 +24,9 @@ from d1server.graphql import Field, GraphqlRefused, Resolver, answer, read_query
 from d1server.nodedb import NodeDb
 from d1server.query import Answer
 from d1server.query_costs import DatabaseCosts, QueryStatistics
+from d1server.refusals import answer_refusal
+from engine.threads import until_done
+from primary.errors import Overloaded
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ FLUSH_S: Final = 5.0
 _DATASETS_MAX: Final = 16  # in one query: each is gone through for itself
 KEPT_HOURS: Final = 31 * 24
 ROWS_MAX: Final = 10_000
+_WAITING_MAX: Final = 16
 _HOUR_S: Final = 3600
 
 _ADD_QUERY: Final = """
@@ -52,8 +57,12 @@ DELETE FROM queries WHERE database = ?1 AND (hour, query) IN (
     SELECT hour, query FROM queries WHERE database = ?1 ORDER BY hour, duration_ms LIMIT ?2)
 """
 _SAMPLES_MAX: Final = 200_000  # of a dataset, the newest: what one query looks at
-_QUERIES: Final = f"SELECT * FROM queries WHERE hour >= ? ORDER BY hour DESC LIMIT {_SAMPLES_MAX}"
-_USAGE: Final = f"SELECT * FROM usage WHERE hour >= ? ORDER BY hour DESC LIMIT {_SAMPLES_MAX}"
+_NEWEST: Final = (
+    "WHERE hour >= ? AND database IN (SELECT value FROM json_each(?)) "
+    f"ORDER BY hour DESC LIMIT {_SAMPLES_MAX}"
+)
+_QUERIES: Final = f"SELECT * FROM queries {_NEWEST}"
+_USAGE: Final = f"SELECT * FROM usage {_NEWEST}"
 
 
 class GraphqlBody(msgspec.Struct):
@@ -74,6 +83,9 @@ class Insights:
         self.statistics = QueryStatistics()
         self._sizes = sizes
         self._pruned_at = 0
+        self._storing = asyncio.Lock()
+        self._answering = asyncio.Lock()
+        self._waiting = 0
 
     @asynccontextmanager
     async def running(self, db: NodeDb) -> AsyncIterator[None]:
@@ -96,17 +108,35 @@ class Insights:
             asked = msgspec.json.decode(body, type=GraphqlBody)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
             return _graphql(None, f'send {{"query": "..."}}: {exc}', 400)
+        if self._waiting >= _WAITING_MAX:
+            return answer_refusal(Overloaded("too many ask for statistics: try again later"))
+        self._waiting += 1
         try:
             fields = read_query(asked.query, asked.variables or {})
             await self.store()
-            data = await self._data(fields, grant)
+            async with self._answering:
+                data = await self._data(fields, grant)
         except (GraphqlRefused, RecursionError) as exc:
             return _graphql(None, str(exc))
+        finally:
+            self._waiting -= 1
         return _graphql(data, "")
 
     async def store(self) -> None:
-        """Write what was counted since the last time."""
-        now = int(time.time())
+        """Write what was counted since the last time, also when cancelled meanwhile.
+
+        Without room for it, it is lost.
+        """
+        await until_done(asyncio.ensure_future(self._store_in_turn()))
+
+    async def _store_in_turn(self) -> None:
+        async with self._storing:  # an hour is read, added to and written
+            try:
+                await self._store(int(time.time()))
+            except aiosqlite.Error as exc:
+                logger.warning("query statistics cannot be stored: %s", exc)
+
+    async def _store(self, now: int) -> None:
         names = {key: text for key, text, _ in self._sizes()}
         for key, costs in self.statistics.take().items():
             if key in names:  # else it was deleted meanwhile
@@ -117,10 +147,7 @@ class Insights:
     async def _store_often(self) -> NoReturn:
         while True:
             await asyncio.sleep(FLUSH_S)
-            try:
-                await self.store()
-            except aiosqlite.Error as exc:
-                logger.warning("query statistics cannot be stored: %s", exc)
+            await self.store()
 
     async def _add(self, database: str, costs: DatabaseCosts, now: int) -> None:
         hour = now // _HOUR_S
@@ -165,14 +192,14 @@ class Insights:
             raise GraphqlRefused(f"a query asks for at most {_DATASETS_MAX} datasets")
         since = int(time.time()) // _HOUR_S - KEPT_HOURS
         sizes = [one for one in self._sizes() if grant.may(Level.READ, one[0])]
-        queries = await self.db.rows(_QUERIES, (since,)) if QUERIES in wanted else []
-        usage = await self.db.rows(_USAGE, (since,)) if ANALYTICS in wanted else []
+        newest = since, orjson.dumps([text for _, text, _ in sizes]).decode()
+        queries = await self.db.rows(_QUERIES, newest) if QUERIES in wanted else []
+        usage = await self.db.rows(_USAGE, newest) if ANALYTICS in wanted else []
 
         def work() -> dict[str, Any]:
-            seen = {text for _, text, _ in sizes}
             datasets = {
-                QUERIES: [_query_sample(row) for row in queries if row[0] in seen],
-                ANALYTICS: [_usage_sample(row) for row in usage if row[0] in seen],
+                QUERIES: [_query_sample(row) for row in queries],
+                ANALYTICS: [_usage_sample(row) for row in usage],
                 STORAGE: [
                     Sample(text, since + KEPT_HOURS, {}, 1, most={"databaseSizeBytes": size})
                     for _, text, size in sizes
@@ -182,7 +209,7 @@ class Insights:
             resolvers |= {name: _resolver(samples) for name, samples in datasets.items()}
             return answer(fields, resolvers)
 
-        return await asyncio.to_thread(work)
+        return await until_done(asyncio.ensure_future(asyncio.to_thread(work)))
 
 
 def _datasets(fields: Iterable[Field]) -> Iterator[str]:

@@ -41,6 +41,7 @@ class NodeDb:
     def __init__(self, connection: aiosqlite.Connection) -> None:
         """Use `open_node_db`."""
         self._connection = connection
+        self._writing = asyncio.Lock()  # a transaction is the connection's, not its caller's
 
     async def run(self, sql: str, params: Row = ()) -> None:
         """Run one statement and commit."""
@@ -48,12 +49,13 @@ class NodeDb:
 
     async def run_many(self, sql: str, rows: Iterable[Row]) -> None:
         """Run one statement for each row, as one transaction."""
-        try:
-            await self._connection.executemany(sql, rows)
-            await self._connection.commit()
-        except aiosqlite.Error:
-            await self._connection.rollback()
-            raise
+        async with self._writing:
+            try:
+                await self._connection.executemany(sql, rows)
+                await self._connection.commit()
+            except aiosqlite.Error:
+                await self._connection.rollback()
+                raise
 
     async def rows(self, sql: str, params: Row = ()) -> list[Row]:
         """What a query returns."""

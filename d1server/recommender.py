@@ -200,7 +200,8 @@ def read_filter(value: str) -> None:
 
 def read_page(limit: str, cursor: str) -> Page:
     """Which page. Raises `RequestInvalid`."""
-    if limit and not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= LIMIT_MAX):
+    is_number = limit.isascii() and limit.isdigit() and len(limit) <= len(str(LIMIT_MAX))
+    if limit and not (is_number and 1 <= int(limit) <= LIMIT_MAX):
         raise RequestInvalid(f"limit: {limit[:80]!r} is not a whole number from 1 to {LIMIT_MAX}")
     after, _, told = cursor.partition(":")
     if cursor and not (told.isascii() and told.isdigit() and len(told) < 4):

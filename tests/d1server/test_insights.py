@@ -104,6 +104,58 @@ async def test_statistics_are_bounded(tmp_path: Path, monkeypatch: Any) -> None:
         assert await insights.db.rows("SELECT * FROM queries WHERE query = 'SELECT ?'") == []
 
 
+async def test_no_count_is_lost_between_two_that_store(tmp_path: Path) -> None:
+    """An hour is read, added to and written: by one at a time, and to the end.
+
+    Method: a request is counted and its counts begin to be stored, eight times over each other; of
+    these, some give up.
+    """
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        insights = primary.primary.insights
+        await primary.sql("SELECT 1")
+        await insights.store()
+        storing = []
+        for _ in range(8):
+            await primary.sql("SELECT 1")
+            storing.append(asyncio.create_task(insights.store()))
+            await asyncio.sleep(0)
+        for task in storing[::3]:
+            task.cancel()
+        await asyncio.wait(storing)
+        await insights.store()
+        rows = await insights.db.rows("SELECT sum(reads) FROM usage")
+        assert rows == await insights.db.rows("SELECT sum(count) FROM queries") == [(9,)]
+
+
+async def test_statistics_that_cannot_be_stored_stop_nothing(tmp_path: Path) -> None:
+    """A full disk, or any other reason that SQLite has: what is known is told, the node stops."""
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        await primary.sql("SELECT 1")
+        await ask(primary, QUERIES)
+        await primary.primary.insights.db.rows("PRAGMA query_only = 1")
+        await primary.sql("SELECT 2, 2")
+        found = (await ask(primary, QUERIES))["d1QueriesAdaptiveGroups"]
+        assert [row["dimensions"]["query"] for row in found] == ["SELECT ?"]
+        await primary.sql("SELECT 3, 3")
+        await primary.stop()
+
+
+async def test_many_who_ask_wait_or_are_refused(tmp_path: Path) -> None:
+    """Each answer may take a hundred megabytes while it is made: they are made one by one."""
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        body = json.dumps({"query": OVERVIEW}).encode()
+        asking = [primary.primary.insights.graphql(body, EVERYTHING) for _ in range(20)]
+        answers = await asyncio.gather(*asking)
+        assert [answer.status for answer in answers] == [200] * 16 + [503] * 4
+        assert (await ask(primary, OVERVIEW))["d1StorageAdaptiveGroups"]
+
+
 async def test_bad_queries_are_told_as_graphql_does(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         primary = await cluster.add_primary()
