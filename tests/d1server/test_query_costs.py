@@ -24,6 +24,20 @@ from proto.api import StatementResult
         ("INSERT INTO t VALUES (1,'a'), (2,'b'), (3,'c')", "INSERT INTO t VALUES (?,?), ..."),
         ("SELECT a FROM t WHERE b IN (1,2,3,4,5,6,7,8,9)", "SELECT a FROM t WHERE b IN (?, ...)"),
         ("SELECT 'open", "SELECT ?"),
+        ("SELECT 1_0.5_5, .5_5, 1e1_0, 0x1_F", "SELECT ?, ?, ?, ?"),
+        (
+            'SELECT "id", "t"."a" FROM "t" WHERE "t"."a" = "t"."b" AND "c" = "me@x.y"',
+            'SELECT "id", "t"."a" FROM "t" WHERE "t"."a" = "t"."b" AND "c" = ?',
+        ),
+        (
+            'INSERT INTO "t" ("a") VALUES ("x", 1, "y"), (?, "z") ON CONFLICT DO UPDATE SET a="b"',
+            'INSERT INTO "t" ("a") VALUES (?, ?, ?), ... ON CONFLICT DO UPDATE SET a=?',
+        ),
+        (
+            'SELECT "a" FROM t WHERE b IN ( "x" ,"y") AND c LIKE "s%" AND d BETWEEN "e" AND "f"',
+            'SELECT "a" FROM t WHERE b IN ( ? ,?) AND c LIKE ? AND d BETWEEN ? AND ?',
+        ),
+        ('SELECT "a""b", x ->> "$.k" || "v" FROM t', 'SELECT "a""b", x ->> ? || ? FROM t'),
         ("SELECT " + "a, " * 4000, ("SELECT " + "a, " * 4000)[: SHOWN_CHARS_MAX - 3] + "..."),
     ],
 )
