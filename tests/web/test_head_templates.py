@@ -32,6 +32,28 @@ def test_another_bookmark_is_read_as_the_strict_reader_does() -> None:
     assert cache.misses == 1
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Authorization: Bearer {number}", "x-d1-bookmark: {bookmark}"),
+        ("x-d1-bookmark: {bookmark}", "Authorization: Bearer {number}"),
+        ("x-d1-bookmark: {bookmark}", "x-d1-max-wait-ms: {number}"),
+        ("x-d1-bookmark: {bookmark}", "Connection: {connection}"),
+    ],
+)
+def test_heads_that_differ_elsewhere_share_nothing(lines: tuple[str, ...]) -> None:
+    """What stands before the bookmark and behind it is looked at: the token above all."""
+    cache = HeadCache()
+    for seq, (number, connection) in enumerate((("1", "close"), ("2", "keep-alive")) * 2):
+        values = {"bookmark": bookmark(seq), "number": number, "connection": connection}
+        raw = head(*[line.format_map(values) for line in lines])
+        found, strict = cache.read(raw), read_head(raw)
+        assert found is not None
+        assert strict is not None
+        assert (found.authorization, found.keep_alive) == (strict.authorization, strict.keep_alive)
+        assert found.wishes == strict.wishes
+
+
 @pytest.mark.parametrize("other", ["x-d1-token", "x-cf-d1-session-commit-token", "X-D1-Bookmark"])
 def test_two_bookmark_headers_make_no_template(other: str) -> None:
     """Two that agree are served, two that do not are refused, in whatever order they come."""
