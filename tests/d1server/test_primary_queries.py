@@ -13,6 +13,7 @@ from d1server.primary_queries import PrimaryQueries
 from d1server.query import Answer, PendingAnswer, QueryRequest, answered
 from d1server.query_costs import QueryStatistics
 from d1server.results import to_answer
+from primary.committer import CommitterState
 from proto.api import ServedBy
 from proto.tokens import Bookmark
 from tests.cluster.running_cluster import request_of
@@ -72,6 +73,17 @@ async def test_a_read_of_durable_commits_is_answered_at_once(asked: Asked) -> No
     answer = asked.now(COUNT)
     assert isinstance(answer, Answer)
     assert rows(answer) == [[0]]
+
+
+@pytest.mark.parametrize("has_time", [True, False], ids=["at once", "the long way"])
+async def test_a_read_is_told_of_the_state_that_it_saw(asked: Asked, *, has_time: bool) -> None:
+    """Not of the older one that its session asked for."""
+    old = asked.made.database.durable
+    await asked.ask("INSERT INTO t VALUES (1)")
+    request = request_of({"sql": COUNT}, session=old)
+    answer = asked.queries.answer_now(request) if has_time else await asked.queries.answer(request)
+    assert isinstance(answer, Answer)
+    assert (rows(answer), answer.bookmark) == ([[1]], asked.made.database.durable.text)
 
 
 async def test_a_short_write_is_executed_at_once_and_told_when_durable(asked: Asked) -> None:
@@ -153,6 +165,36 @@ async def test_reads_beside_a_write_on_a_thread(asked: Asked) -> None:
     assert (await write).status == 200
     for count, seq in seen:
         assert (count, seq) in {(0, 2), (0, 3), (150_000, 3)}
+
+
+@pytest.mark.parametrize("is_logged", [False, True], ids=["visible", "durable"])
+async def test_a_commit_between_two_looks_at_the_log(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, *, is_logged: bool
+) -> None:
+    """A thread may commit after a read in the event loop has looked, and before it reads.
+
+    Method: hold such a read back until it sees the row of a write on a thread, or until that is in
+    the log and durable, too.
+    """
+    opened = await asked.made.open()
+    now, head = opened.reads.now, opened.log.head
+
+    def late(steps: Any) -> Any:
+        ends = time.monotonic() + 15
+        while not (found := now(steps))[0].rows or (is_logged and opened.log.durable == head):
+            assert time.monotonic() < ends
+            time.sleep(0.0002)
+        return found
+
+    write = asyncio.create_task(asked.ask(SLOW))
+    await until(lambda: opened.committer.state is CommitterState.BUSY, "begun")
+    monkeypatch.setattr(opened.reads, "now", late)
+    answer = asked.now("SELECT x FROM t LIMIT 1")
+    if answer is not None:
+        assert isinstance(answer, Answer)
+        seen = Bookmark.parse(str(answer.bookmark)).seq
+        assert head.seq < seen <= opened.log.durable.seq
+    assert (await write).status == 200
 
 
 @pytest.mark.parametrize(
