@@ -68,6 +68,16 @@ class DataDir:
             self.disk.sync_folder(self.databases)
             shutil.rmtree(marked, ignore_errors=True)
 
+    def set_aside(self, database: bytes, suffix: str) -> Path | None:
+        """Keep a database's folder under another name, for people; where, if any. Blocking."""
+        folder = self.folder(database)
+        if not folder.exists():
+            return None
+        aside = folder.with_name(folder.name + suffix)
+        self.disk.rename(folder, aside)
+        self.disk.sync_folder(self.databases)
+        return aside
+
     def finish_deletions(self) -> None:
         """Remove what a crash left of deleted databases; blocking."""
         for marked in self.databases.glob(f"*{_DELETED}"):

@@ -26,10 +26,12 @@ from d1server.recommender import Opened, Recommender
 from d1server.refusals import answer_refusal
 from d1server.replica_queries import ReplicaQueries
 from d1server.results import to_reply_answer
+from d1server.router import BookmarkAge, age_of
 from d1server.tasks import Tasks
 from d1server.token_table import HAS_TOKENS, SELECT_TOKENS, read_tokens
 from d1server.token_uses import TOKEN_USES_OP, encode_uses, tell_uses
 from engine.errors import EngineError
+from engine.log import CommitLog
 from engine.ondemand import OnDemand, Retired
 from engine.resources import Resources
 from engine.transaction import steps_of
@@ -38,7 +40,7 @@ from proto.api import ServedBy
 from proto.handshake import LinkCredential
 from proto.messages import PROTOCOL_VERSION, Forward, Hello, Welcome
 from proto.tokens import FIRST_EPOCH, Bookmark
-from replica.bootstrap import remove_folder, remove_leftovers
+from replica.bootstrap import AHEAD_SUFFIX, remove_folder, remove_leftovers
 from replica.database import NotHere, ReplicaDatabase, ReplicaHooks
 from replica.errors import ReplicaError
 from replica.receiver import Receiver, ReceiverState
@@ -191,6 +193,7 @@ class ReplicaNode:
                 has_tokens = (await opened.reads.run(steps_of([HAS_TOKENS])))[0].rows[0][0]
                 wanted = [SELECT_ALL, SELECT_TOKENS] if has_tokens else [SELECT_ALL]
                 found, *tokens = await opened.reads.run(steps_of(wanted))
+                is_set_back = self._is_set_back(read_at, opened.log)
         except (NotHere, Retired, EngineError) as exc:
             logger.debug("the catalog cannot be read yet: %s", exc)
             return False
@@ -199,7 +202,7 @@ class ReplicaNode:
         self._access.update(token for rows in tokens for token in read_tokens(rows))
         change = self._catalog.update(found)
         for entry in change.removed:
-            self._forget(entry.uuid)
+            self._forget(entry.uuid, is_lost=is_set_back)
         added = []
         for entry in change.added:
             self._databases[entry.uuid] = database = self._database(entry.uuid)
@@ -209,21 +212,36 @@ class ReplicaNode:
             self._remove_strangers()
         return True
 
-    def _forget(self, key: bytes) -> None:
+    def _is_set_back(self, now: Bookmark, log: CommitLog) -> bool:
+        """The catalog's history lacks what was read before: the primary lost commits of it."""
+        read = self._catalog_read
+        if read is None:
+            return False
+        return age_of(read, now, log.digest_at) is not BookmarkAge.REACHED
+
+    def _forget(self, key: bytes, *, is_lost: bool) -> None:
         database = self._databases.pop(key)
         self._active.pop(key, None)
         self._receiver.unfollow([key])
-        self._tasks.spawn(self._remove(database), f"remove:{key.hex()}")
+        self._tasks.spawn(self._remove(database, is_lost=is_lost), f"remove:{key.hex()}")
 
-    async def _remove(self, database: ReplicaDatabase) -> None:
+    async def _remove(self, database: ReplicaDatabase, *, is_lost: bool) -> None:
+        """Remove what was deleted; what the primary has lost is the only copy, and is kept."""
+        seq = database.applied_bookmark.seq
         await database.retire()
-        await self._resources.io.call(self._data.delete, database.uuid)
+        if not is_lost:
+            await self._resources.io.call(self._data.delete, database.uuid)
+            return
+        suffix = f"{AHEAD_SUFFIX}-{seq}"
+        aside = await self._resources.io.call(self._data.set_aside, database.uuid, suffix)
+        if aside is not None:
+            logger.error("the primary has lost a whole database; what was here is kept: %s", aside)
 
     def _remove_strangers(self) -> None:
         """Remove folders of databases that were deleted while this node was away."""
         known = {str(uuid.UUID(bytes=database.uuid)) for database in self.databases()}
         for name in self._resources.disk.list(self._data.databases):
-            if name.partition(".")[0] not in known:
+            if name.partition(".")[0] not in known and AHEAD_SUFFIX not in name:
                 remove_folder(self._data.databases / name)
 
     # --- Follower

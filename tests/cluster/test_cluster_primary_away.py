@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+import uuid
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,10 @@ def is_ready(node: NodeUnderTest) -> bool:
 
 def is_at(node: NodeUnderTest, bookmark: Bookmark) -> bool:
     return bool(node.shown()["applied"] == bookmark.text)
+
+
+def has_aside(databases: Path, name: str) -> bool:
+    return bool(list(databases.glob(f"{name}.ahead-*/log")))
 
 
 def has_grown(numbers: set[int], wanted: int) -> bool:
@@ -223,6 +228,11 @@ async def test_a_primary_that_was_set_back_is_followed_back(cluster: Cluster) ->
     lost = await cluster.primary.run("INSERT INTO t VALUES ('lost')")
     for _ in range(5):
         lost = await cluster.primary.run("INSERT INTO t VALUES ('lost')")
+    await cluster.create("later")
+    await cluster.primary.run("CREATE TABLE t (a)", db="later")
+    await until(lambda: all(node.node.find("later") for node in cluster.replicas), "known")
+    await cluster.caught_up("later")
+    later = str(uuid.UUID(bytes=cluster.replicas[0].database("later").uuid))
     await cluster.caught_up()
     await cluster.primary.stop()
     shutil.rmtree(cluster.primary.config.data_dir)
@@ -237,6 +247,15 @@ async def test_a_primary_that_was_set_back_is_followed_back(cluster: Cluster) ->
         refused = await target.sql(COUNT, session=lost)
         assert refused.status == 400
         await until(partial(is_ready, target), "ready")
-        # The only copy of commits that the primary has lost is kept for people.
-        assert list((target.config.data_dir / "databases").glob("*.ahead-*"))
+        # The only copy of commits that the primary has lost is kept for people: of a whole
+        # database too, and when the replica starts again.
+        kept = target.config.data_dir / "databases"
+        assert target.node.find("later") is None
+        await until(partial(has_aside, kept, later), "kept")
+        asides = sorted(kept.glob("*.ahead-*"))
+        assert len(asides) == 3  # the catalog, `shop`, `later`
+        await target.stop()
+        await target.start()
+        assert sorted(kept.glob("*.ahead-*")) == asides
+        assert not (kept / later).exists()
     await cluster.equal()
