@@ -75,13 +75,13 @@ async def test_a_read_of_durable_commits_is_answered_at_once(asked: Asked) -> No
     assert rows(answer) == [[0]]
 
 
-@pytest.mark.parametrize("has_time", [True, False], ids=["at once", "the long way"])
-async def test_a_read_is_told_of_the_state_that_it_saw(asked: Asked, *, has_time: bool) -> None:
+@pytest.mark.parametrize("is_short", [True, False], ids=["at once", "the long way"])
+async def test_a_read_is_told_of_the_state_that_it_saw(asked: Asked, *, is_short: bool) -> None:
     """Not of the older one that its session asked for."""
     old = asked.made.database.durable
     await asked.ask("INSERT INTO t VALUES (1)")
     request = request_of({"sql": COUNT}, session=old)
-    answer = asked.queries.answer_now(request) if has_time else await asked.queries.answer(request)
+    answer = asked.queries.answer_now(request) if is_short else await asked.queries.answer(request)
     assert isinstance(answer, Answer)
     assert (rows(answer), answer.bookmark) == ([[1]], asked.made.database.durable.text)
 
@@ -146,10 +146,11 @@ async def test_an_answer_that_cannot_be_made_keeps_no_other_waiting(
         return to_answer(*arguments)
 
     monkeypatch.setattr("d1server.primary_queries.to_answer", failing)
-    first, second = await asyncio.gather(
+    answers = await asyncio.gather(
         asked.ask("INSERT INTO t VALUES (1)"), asked.ask("INSERT INTO t VALUES (2)")
     )
-    assert (first.status, second.status) == (500, 200)
+    # Which of them is answered first, a busy machine decides.
+    assert sorted(answer.status for answer in answers) == [200, 500]
 
 
 async def test_reads_beside_a_write_on_a_thread(asked: Asked) -> None:
