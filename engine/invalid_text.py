@@ -12,6 +12,7 @@ from typing import Final
 
 import apsw
 
+from engine.errors import StatementRefused
 from engine.sandbox import Sandbox
 from proto.api import SqlValue
 
@@ -28,7 +29,8 @@ def rows_of_any_text(
 ) -> Generator[tuple[SqlValue, ...], None, None]:
     """Yield the rows of a statement that only reads, and has `width` columns; to be closed.
 
-    Raises apsw's errors: `SQLError` if the statement cannot be part of another one.
+    Raises apsw's errors: `SQLError` if the statement cannot be part of another one;
+    `StatementRefused` for a value that is too large.
     """
     table = f"t{secrets.token_hex(8)}"  # a name that no statement uses
     names = [f"c{number}" for number in range(width)]
@@ -37,12 +39,17 @@ def rows_of_any_text(
     inner = f"{table}({','.join(names)}) AS MATERIALIZED ({sql}\n)"
     text = f"WITH {inner} SELECT {wrapped} FROM {table}"
     with _more_room(sandbox, width):
+        most = sandbox.limits.value_bytes_max
         for row in sandbox.cursor.execute(text, params, can_cache=False):
-            yield tuple([_readable(value) if type(value) is bytes else value for value in row])
+            yield tuple(
+                [_readable(value, most) if type(value) is bytes else value for value in row]
+            )
 
 
-def _readable(value: bytes) -> str | bytes:
+def _readable(value: bytes, most: int) -> str | bytes:
     content = value[1:]
+    if len(content) > most:
+        raise StatementRefused("string or blob too big: SQLITE_TOOBIG")
     return content.decode("utf-8", "replace") if value[0] == _LETTER else content
 
 

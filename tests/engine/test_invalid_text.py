@@ -70,6 +70,8 @@ def test_limits_hold(tmp_path: Path) -> None:
             session.rows(f"SELECT {large} FROM json_each('[1,2,3,4,5,6,7,8,9,10,11]')")
         with pytest.raises(StatementRefused, match="TOOBIG"):
             session.rows("SELECT zeroblob(10001)")
+        with pytest.raises(StatementRefused, match="string or blob too big: SQLITE_TOOBIG"):
+            session.rows("SELECT CAST(x'ff' AS TEXT) UNION ALL SELECT zeroblob(10001)")
         with pytest.raises(StatementRefused, match="TOOBIG"):
             session.rows(f"SELECT 1 /*{'x' * limits.statement_bytes_max}*/")
 
