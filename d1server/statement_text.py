@@ -29,7 +29,8 @@ _TOKENS: Final = re.compile(
 )
 _MORE_ROWS: Final = re.compile(r"(\((?:\?(?:, ?)?)++\))(?:, ?\((?:\?(?:, ?)?)++\))++")
 _BEFORE_VALUE: Final = re.compile(
-    r"(?:[=<>|]|\?\d*+\s*,|\)\s*,\s*\(|\b(?:LIKE|GLOB|MATCH|BETWEEN|(?:IN|VALUES)\s*\())\s*\Z",
+    r"(?:[=<>|](?:\s*\()?|[?:@$]\w*+\s*,|\)\s*,\s*\(|\b(?:BETWEEN|ELSE|ESCAPE|GLOB|IS(?:\s+NOT)?"
+    r"|LIKE|MATCH|THEN|(?:IN|VALUES)\s*\())\s*\Z",
     re.IGNORECASE,
 )
 _BEFORE_CHARS: Final = 24  # of a text are looked at

@@ -37,6 +37,11 @@ from proto.api import StatementResult
             'SELECT "a" FROM t WHERE b IN ( "x" ,"y") AND c LIKE "s%" AND d BETWEEN "e" AND "f"',
             'SELECT "a" FROM t WHERE b IN ( ? ,?) AND c LIKE ? AND d BETWEEN ? AND ?',
         ),
+        (
+            'SELECT CASE a WHEN 1 THEN "s" ELSE "t" END FROM t WHERE a IS NOT "u" OR b=("v", "w")',
+            "SELECT CASE a WHEN ? THEN ? ELSE ? END FROM t WHERE a IS NOT ? OR b=(?, ?)",
+        ),
+        ('INSERT INTO t VALUES (:a, "s", $b , "t")', "INSERT INTO t VALUES (:a, ?, $b , ?)"),
         ('SELECT "a""b", x ->> "$.k" || "v" FROM t', 'SELECT "a""b", x ->> ? || ? FROM t'),
         ("SELECT " + "a, " * 4000, ("SELECT " + "a, " * 4000)[: SHOWN_CHARS_MAX - 3] + "..."),
     ],

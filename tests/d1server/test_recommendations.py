@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from d1server.access import EVERYTHING, NOBODY
+from d1server.access import EVERYTHING, NOBODY, Grant, Level
 from d1server.cli import command_line
 from d1server.recommendations import Insight, Proposal, Ran, Sample, insight_of
 from d1server.recommender import Page, read_filter, read_page
@@ -80,6 +80,13 @@ def test_parameters() -> None:
         read_filter("slow")
 
 
+async def of_all(node: NodeUnderTest, grant: Grant) -> list[str]:
+    """The databases that a page of recommendations speaks of."""
+    answer = await node.node.recommender.for_all(Page(20, "", 0), grant)
+    found = json.loads(answer.body)["result"]["recommendations"]["insights"]
+    return [one["database_name"] for one in found]
+
+
 async def insights(node: NodeUnderTest, name: str = "shop") -> list[dict[str, Any]]:
     answer = await node.node.recommender.for_database(name, EVERYTHING)
     assert answer.status == 200, answer.body
@@ -109,6 +116,9 @@ async def test_each_node_recommends_for_what_it_ran(tmp_path: Path) -> None:
         assert "2000 rows" in found["reasoning"]
         assert (await replica.node.recommender.for_database("shop", NOBODY)).status == 403
         assert (await replica.node.recommender.for_database("none", EVERYTHING)).status == 404
+        assert await of_all(replica, EVERYTHING) == ["shop"]
+        for grant in (NOBODY, Grant("another's", Level.ADMIN, frozenset([bytes(16)]))):
+            assert await of_all(replica, grant) == []
 
         await primary.run(found["suggestions"][0]["sql"])
         await cluster.caught_up()
