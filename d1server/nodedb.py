@@ -6,16 +6,20 @@ read is put aside and begun anew.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import aiosqlite
 
+from engine.threads import until_done
+
 logger = logging.getLogger(__name__)
 
 Row: TypeAlias = Sequence[str | int | float | bytes | None]
+Step: TypeAlias = tuple[str, Sequence[Row]]
+"""A statement, and the rows that it is run for."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS imports (
@@ -32,6 +36,10 @@ CREATE TABLE IF NOT EXISTS usage (
     rows_written INTEGER, duration_ms REAL, response_bytes INTEGER, buckets TEXT,
     PRIMARY KEY (database, hour)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cost_batches (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS cost_sources (
+    source TEXT PRIMARY KEY, number INTEGER NOT NULL, heard_at INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 
 
@@ -45,15 +53,19 @@ class NodeDb:
 
     async def run(self, sql: str, params: Row = ()) -> None:
         """Run one statement and commit."""
-        await self.run_many(sql, [params])
+        await self.run_all([(sql, [params])])
 
-    async def run_many(self, sql: str, rows: Iterable[Row]) -> None:
-        """Run one statement for each row, as one transaction."""
+    async def run_all(self, steps: Sequence[Step]) -> None:
+        """Run some as one transaction, to its end also when cancelled."""
+        await until_done(asyncio.ensure_future(self._run_all(steps)))
+
+    async def _run_all(self, steps: Sequence[Step]) -> None:
         async with self._writing:
             try:
-                await self._connection.executemany(sql, rows)
+                for sql, rows in steps:
+                    await self._connection.executemany(sql, rows)
                 await self._connection.commit()
-            except aiosqlite.Error:
+            except Exception:
                 await self._connection.rollback()
                 raise
 

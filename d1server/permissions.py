@@ -6,8 +6,9 @@ request, a forwarded one too; a replica asks for what it answers itself.
 | request                                 | needs                                              |
 |-----------------------------------------|----------------------------------------------------|
 | a query that only reads, `info`, export | read, for the database                             |
+| `recommend`                             | read, for the database                             |
 | a query that writes, `vacuum`           | edit, for the database                             |
-| `list`                                  | read; shows the databases that the token is for    |
+| `list`, `graphql`, `recommend-all`      | read; show the databases that the token is for     |
 | `create`                                | edit, for all databases                            |
 | `delete`, and changing its settings     | edit for all databases, or admin for this one      |
 | tokens                                  | admin, for all databases                           |
@@ -54,6 +55,9 @@ def _administers(grant: Grant, _database: bytes) -> bool:
 _NEEDS: Final[Mapping[str, tuple[Judge, str]]] = {
     "create": (_creates, "edit for all databases"),
     "list": (_lists, "read"),
+    "graphql": (_lists, "read"),
+    "recommend": (_reads, "read for this database"),
+    "recommend-all": (_lists, "read"),
     "info": (_reads, "read for this database"),
     "replace": (_changes, "edit for all databases, or admin for this one"),
     "update": (_changes, "edit for all databases, or admin for this one"),

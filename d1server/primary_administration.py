@@ -1,4 +1,4 @@
-"""Administration on the primary: creating, listing, changing and deleting databases.
+"""Administration on the primary: creating, listing, changing and deleting databases; insights.
 
 Every operation of `ADMIN_OPS` is a method of one table, for a client of this node and for one
 of a replica alike.
@@ -27,6 +27,7 @@ from d1server.catalog import CatalogEntry, change, insert
 from d1server.permissions import refuse_operation
 from d1server.primary_tokens import TokenAdministration
 from d1server.query import ADMIN_OPS, AdminRequest, Answer
+from d1server.recommender import decode_page
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.web.errors import Fault, refuse
 from engine.errors import EngineError
@@ -63,6 +64,9 @@ class Administration:
             "vacuum": self._vacuum,
             "export": self._export,
             "import": self._import,
+            "graphql": self._graphql,
+            "recommend": self._recommend,
+            "recommend-all": self._recommend_all,
             **TokenAdministration(node).operations,
         }
         assert self._operations.keys() == ADMIN_OPS
@@ -178,6 +182,16 @@ class Administration:
         return await self._node.transfers.imports.answer(
             self._node.database(entry), entry, request.body
         )
+
+    async def _graphql(self, request: AdminRequest) -> Answer:
+        return await self._node.insights.graphql(request.body, request.grant)
+
+    async def _recommend(self, request: AdminRequest) -> Answer:
+        return await self._node.recommender.for_database(request.database, request.grant)
+
+    async def _recommend_all(self, request: AdminRequest) -> Answer:
+        page = decode_page(request.body)
+        return await self._node.recommender.for_all(page, request.grant)
 
     async def _described(self, entry: CatalogEntry, wanted: Collection[str]) -> dict[str, object]:
         measured = self._measured(entry)

@@ -35,6 +35,7 @@ from d1server.primary_queries import PrimaryQueries
 from d1server.query import AdminRequest, Answer
 from d1server.recommender import Opened, Recommender
 from d1server.replica_door import ReplicaDoor
+from d1server.stored_costs import StoredCosts
 from d1server.tasks import Tasks
 from d1server.token_table import CREATE_TOKENS, SELECT_TOKENS, note_uses, read_tokens
 from d1server.token_uses import tell_uses
@@ -74,9 +75,10 @@ class PrimaryNode:
         self._being_deleted: set[bytes] = set()
         self._started_at = time.time()
         served = ServedBy(config.name, config.region, is_primary=True)
-        self._insights = Insights(self._sizes)
-        self._recommender = Recommender(self._insights, self._catalog, self._used)
-        self._queries = PrimaryQueries(self.find, served, self._insights.statistics)
+        self._costs = StoredCosts(self._catalog)
+        self._insights = Insights(self._costs, self._sizes)
+        self._recommender = Recommender(self._costs, self._catalog, self._used)
+        self._queries = PrimaryQueries(self.find, served, self._costs.statistics)
         self._administration = Administration(self)
         self._transfers = Transfers(
             data,
@@ -123,7 +125,7 @@ class PrimaryNode:
                 async with (
                     open_node_db(self._data.path / "node.db") as db,
                     self._transfers.opened(db),
-                    self._insights.running(db),
+                    self._costs.running(db),
                 ):
                     yield
             finally:
@@ -333,8 +335,13 @@ class PrimaryNode:
         return await until_done(asyncio.ensure_future(self._administration.answer(request)))
 
     @property
+    def costs(self) -> StoredCosts:
+        """What queries have cost, at all nodes."""
+        return self._costs
+
+    @property
     def insights(self) -> Insights:
-        """What queries have cost."""
+        """The GraphQL that asks for it."""
         return self._insights
 
     @property
@@ -414,6 +421,7 @@ class PrimaryNode:
         for door in self._doors:
             door.forget(entry.uuid)
         await self._transfers.forget(entry)
+        await self._costs.forget(entry.id)
         await database.demand.retire()
         await self._resources.io.call(self._data.delete, entry.uuid)
         return late

@@ -29,8 +29,6 @@ from proto.api import Dialect, Shape
 if TYPE_CHECKING:
     from d1server.access import Access, Grant
     from d1server.file_relay import FileRelay
-    from d1server.insights import Insights
-    from d1server.recommender import Recommender
     from d1server.transfers import Transfers
     from proto.api import Statement
     from proto.tokens import Bookmark
@@ -129,7 +127,8 @@ QUERY_OPS: Final[Mapping[str, tuple[Dialect, Shape]]] = {
     "binding/query": (Dialect.BINDING, Shape.OBJECTS),
     "binding/raw": (Dialect.BINDING, Shape.ARRAYS),
 }
-ADMIN_OPS: Final = frozenset(
+INSIGHT_OPS: Final = frozenset({"graphql", "recommend", "recommend-all"})  # they only read
+ADMIN_OPS: Final = INSIGHT_OPS | frozenset(
     {"create", "list", "info", "replace", "update", "delete", "vacuum", "export", "import"}
     | {"token-create", "token-list", "token-revoke"}
 )
@@ -175,14 +174,6 @@ class NodeView(Protocol):
 
     def readiness(self) -> tuple[bool, list[str]]:
         """Return whether the node may be sent requests, and why not."""
-
-    @property
-    def insights(self) -> Insights | None:
-        """What its queries have cost; None: it does not count."""
-
-    @property
-    def recommender(self) -> Recommender | None:
-        """What would make its queries cheaper; None: it does not know."""
 
     @property
     def transfers(self) -> Transfers | FileRelay | None:

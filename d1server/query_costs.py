@@ -3,7 +3,7 @@
 On the path of every query, so a statement costs well below a microsecond: one lookup by its
 text and a few additions. Texts are brought to their common form (`statement_text.py`) when
 they are first seen; times of day are not looked at. `take` gives what was counted since it
-gave last, to be stored (`insights.py`).
+gave last, to be stored (`stored_costs.py`).
 
 Bounds: `TEXTS_MAX` statements of a database between two calls of `take`; what comes beyond
 is counted together, as OTHERS.

@@ -1,6 +1,6 @@
 """Indexes that would have made the costliest statements of a database cheaper.
 
-Pure: what statements have cost (`insights.py`), the schema and samples of the tables in; D1's
+Pure: what statements have cost (`stored_costs.py`), the schema and samples of the tables in; D1's
 object for recommendations out. SQLite's planner says which index a statement would use
 (`engine/index_advice.py`); the samples say whether that is worth it.
 

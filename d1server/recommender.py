@@ -1,7 +1,7 @@
-"""Recommendations on request: from what this node has counted, and its copy of the database.
+"""Recommendations on request: from what the nodes have counted, and the primary's database.
 
-Every node knows the costs of what it ran itself; a replica recommends for its reads. A
-database's SQL runs nowhere here but for bounded samples, as any read does; planning has a thread.
+A database's SQL runs nowhere here but for bounded samples, as any read does; planning has a
+thread.
 
 Bounds: one request at a time, `_WAITING_MAX` more wait; see `recommendations.py` for the rest.
 """
@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Annotated, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from d1server.access import Grant, Level
 from d1server.administration import success
 from d1server.catalog import Catalog, CatalogEntry
-from d1server.insights import Insights
 from d1server.permissions import refuse_read
 from d1server.query import Answer
 from d1server.recommendations import (
@@ -34,13 +33,13 @@ from d1server.recommendations import (
     sample_of,
 )
 from d1server.refusals import answer_refusal, unknown_database
+from d1server.stored_costs import StoredCosts
 from engine.ondemand import Retired
 from engine.reads import Reads
 from engine.transaction import steps_of
 from primary.errors import Overloaded
 from proto.api import SqlValue, Statement
 from proto.errors import RequestInvalid
-from replica.database import NotHere
 
 FILTER: Final = "recommendations"
 LIMIT_MAX: Final = 100
@@ -72,23 +71,23 @@ class Opened(Protocol):
 
 
 Used = Callable[[bytes], AbstractAsyncContextManager[Opened]]
-"""Opens the database of a uuid for a while. Raises `Retired`, `NotHere`, `EngineError`."""
+"""Opens the database of a uuid for a while. Raises `Retired`, `EngineError`."""
 
 
 class Page(NamedTuple):
     """Which part of the recommendations for all databases."""
 
-    limit: int
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)]
     after: str  # uuid of the database to go on with, and how many of it were told; or empty
-    told: int
+    told: Annotated[int, msgspec.Meta(ge=0, le=999)]
 
 
 class Recommender:
     """See the module's head."""
 
-    def __init__(self, insights: Insights, catalog: Catalog, used: Used) -> None:
+    def __init__(self, costs: StoredCosts, catalog: Catalog, used: Used) -> None:
         """Recommend for the databases of `catalog`."""
-        self._insights = insights
+        self._costs = costs
         self._catalog = catalog
         self._used = used
         self._turn = asyncio.Lock()
@@ -116,21 +115,19 @@ class Recommender:
         try:
             async with self._turn:
                 return await work()
-        except NotHere as exc:
-            return answer_refusal(Overloaded(str(exc)))
         except Exception as exc:
             return answer_refusal(exc)
         finally:
             self._waiting -= 1
 
     async def _one(self, entry: CatalogEntry) -> Answer:
-        await self._insights.store()
+        await self._costs.store()
         return _told(await self._insights_of(entry))
 
     async def _page(self, entries: list[CatalogEntry], page: Page) -> Answer:
         """Databases one after the other, until the page is full or has taken long."""
-        await self._insights.store()
-        counted = {row[0] for row in await self._insights.db.rows(_COUNTED, (_since(),))}
+        await self._costs.store()
+        counted = {row[0] for row in await self._costs.db.rows(_COUNTED, (_since(),))}
         ends = time.monotonic() + _PAGE_S_MAX
         told: list[Insight] = []
         cursor: str | None = None
@@ -143,8 +140,8 @@ class Recommender:
             skipped = page.told if entry.id == page.after else 0
             try:
                 found = (await self._insights_of(entry))[skipped:]
-            except (Retired, NotHere):
-                continue  # deleted meanwhile, or not here yet
+            except Retired:
+                continue  # deleted meanwhile
             room = page.limit - len(told)
             told += found[:room]
             if len(found) > room:
@@ -174,7 +171,7 @@ class Recommender:
         return found
 
     async def _ran(self, sql: str, database: str, written: int) -> list[Ran]:
-        rows: Any = await self._insights.db.rows(sql, (database, _since(), written))
+        rows: Any = await self._costs.db.rows(sql, (database, _since(), written))
         return [Ran(*row) for row in rows]
 
 
@@ -207,3 +204,16 @@ def read_page(limit: str, cursor: str) -> Page:
     if cursor and not (told.isascii() and told.isdigit() and len(told) < 4):
         raise RequestInvalid("cursor: send the one that an answer gave")
     return Page(int(limit or LIMIT), after, int(told or 0))
+
+
+def encode_page(page: Page) -> bytes:
+    """The body of the operation `recommend-all`."""
+    return msgspec.json.encode(page)
+
+
+def decode_page(body: bytes) -> Page:
+    """Read it. Raises `RequestInvalid`."""
+    try:
+        return msgspec.json.decode(body, type=Page)
+    except (msgspec.MsgspecError, UnicodeError) as exc:
+        raise RequestInvalid(f"this is no page of recommendations: {exc}") from exc

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from d1server.access import Grant, NotAdmitted
 from d1server.config import NAME_PATTERN, Address
+from d1server.cost_batch import QUERY_COSTS_OP, decode_batch
 from d1server.exposure import is_loopback
 from d1server.file_relay import FILE_GET, FILE_PUT, answer_piece
 from d1server.link import GREETING_BYTES_MAX, PeerLink
@@ -37,7 +38,7 @@ from d1server.web.headers import BOOKMARK_HEADER, NO_WISHES, Wishes, read_wishes
 from primary.database import PrimaryDatabase
 from primary.feed import ReplicaFeed
 from proto.api import LARGE_BODY_BYTES, decode_query
-from proto.errors import ProofInvalid
+from proto.errors import ProofInvalid, RequestInvalid
 from proto.handshake import NONCE_BYTES, PrimaryHandshake
 from proto.messages import (
     PROTOCOL_VERSION,
@@ -301,6 +302,8 @@ class ReplicaDoor:
         if forward.operation == TOKEN_USES_OP:
             await self._node.note_token_uses(decode_uses(forward.body))
             return Answer(200, b"", None)
+        if forward.operation == QUERY_COSTS_OP:
+            return await self._note_costs(forward.body)
         if forward.operation in (FILE_PUT, FILE_GET):  # the signed URL is their authority
             return await answer_piece(self._node.transfers, forward.operation, forward.body)
         try:
@@ -326,6 +329,15 @@ class ReplicaDoor:
                 grant=grant,
             )
         )
+
+    async def _note_costs(self, body: bytes) -> Answer:
+        """200: the replica need not keep this batch; if it was not counted, the body says why."""
+        try:
+            batch = decode_batch(body)
+        except RequestInvalid as exc:
+            return Answer(200, str(exc).encode("utf-8", "replace"), None)
+        await self._node.costs.note(batch)
+        return Answer(200, b"", None)
 
     @property
     def _may_carry_secrets(self) -> bool:

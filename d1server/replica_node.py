@@ -5,8 +5,8 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import apsw
@@ -14,19 +14,20 @@ import apsw
 from d1server.access import Access, hash_of, id_of
 from d1server.catalog import CATALOG_NAME, SELECT_ALL, Catalog, ReplicationMode, catalog_uuid
 from d1server.config import NodeConfig
+from d1server.cost_batch import QUERY_COSTS_OP
+from d1server.cost_sender import CostSender
 from d1server.datadir import DataDir
 from d1server.exposure import NodeExposed, check_exposure, may_be_open
 from d1server.file_relay import FileRelay
 from d1server.idle import close_idle
-from d1server.insights import Insights
 from d1server.link import PeerLink, dial
 from d1server.nodedb import open_node_db
-from d1server.query import AdminRequest, Answer
-from d1server.recommender import Opened, Recommender
+from d1server.query import INSIGHT_OPS, AdminRequest, Answer
 from d1server.refusals import answer_refusal
 from d1server.replica_queries import ReplicaQueries
 from d1server.results import to_reply_answer
 from d1server.router import BookmarkAge, age_of
+from d1server.stored_costs import StoredCosts
 from d1server.tasks import Tasks
 from d1server.token_table import HAS_TOKENS, SELECT_TOKENS, read_tokens
 from d1server.token_uses import TOKEN_USES_OP, encode_uses, tell_uses
@@ -38,11 +39,11 @@ from engine.transaction import steps_of
 from engine.wal import PAGE_SIZE
 from proto.api import ServedBy
 from proto.handshake import LinkCredential
-from proto.messages import PROTOCOL_VERSION, Forward, Hello, Welcome
+from proto.messages import PROTOCOL_VERSION, Forward, Hello, Reply, Welcome
 from proto.tokens import FIRST_EPOCH, Bookmark
 from replica.bootstrap import AHEAD_SUFFIX, remove_folder, remove_leftovers
 from replica.database import NotHere, ReplicaDatabase, ReplicaHooks
-from replica.errors import ReplicaError
+from replica.errors import ForwardFailed, OutcomeUnknown, ReplicaError
 from replica.receiver import Receiver, ReceiverState
 
 logger = logging.getLogger(__name__)
@@ -74,13 +75,13 @@ class ReplicaNode:
         if config.public_url is not None:
             self._relay = FileRelay(self._receiver.forwarder, config.public_url)
         self._hooks = ReplicaHooks(on_moved=self._on_moved, follow=self._follow_one)
-        self._insights = Insights(self._sizes)
-        self._recommender = Recommender(self._insights, self._catalog, self._used)
+        self._costs = StoredCosts(self._catalog)
+        self._cost_sender = CostSender(self._costs, self._send_costs)
         self._queries = ReplicaQueries(
             self.find_served,
             self._receiver.forwarder,
             ServedBy(config.name, config.region, is_primary=False),
-            self._insights.statistics,
+            self._costs.statistics,
             read_wait_s=config.read_wait_s,
             query_deadline_s=config.query_deadline_s,
         )
@@ -114,7 +115,8 @@ class ReplicaNode:
         try:
             async with (
                 open_node_db(self._data.path / "node.db") as db,
-                self._insights.running(db),
+                self._costs.running(db),
+                self._cost_sender.running(),
             ):
                 yield
         finally:
@@ -132,6 +134,10 @@ class ReplicaNode:
     async def _tell_uses(self, uses: Mapping[str, float]) -> None:
         message = Forward(0, TOKEN_USES_OP, "", encode_uses(uses))
         await self._receiver.forwarder.ask(message, timeout_s=_TELL_S_MAX)
+
+    async def _send_costs(self, body: bytes) -> Reply:
+        message = Forward(0, QUERY_COSTS_OP, "", body)
+        return await self._receiver.forwarder.ask(message, timeout_s=_TELL_S_MAX)
 
     async def _open_catalog(self, cluster: str) -> None:
         self._catalog_database = catalog = self._database(catalog_uuid(cluster))
@@ -309,26 +315,9 @@ class ReplicaNode:
         return self._queries
 
     @property
-    def insights(self) -> Insights:
-        """What the queries that were run here have cost."""
-        return self._insights
-
-    @property
-    def recommender(self) -> Recommender:
-        """What would make them cheaper."""
-        return self._recommender
-
-    def _used(self, key: bytes) -> AbstractAsyncContextManager[Opened]:
-        database = self._databases.get(key)
-        if database is None:
-            raise Retired("this database is not here, or not any more")
-        return database.demand.used()
-
-    def _sizes(self) -> Iterator[tuple[bytes, str, int]]:
-        for entry in self._catalog.by_uuid.values():
-            database = self._databases.get(entry.uuid)
-            if database is not None:
-                yield entry.uuid, entry.id, database.page_count * PAGE_SIZE
+    def costs(self) -> StoredCosts:
+        """What the queries that ran here have cost, until the primary has it."""
+        return self._costs
 
     @property
     def transfers(self) -> FileRelay | None:
@@ -336,7 +325,9 @@ class ReplicaNode:
         return self._relay
 
     async def administer(self, request: AdminRequest) -> Answer:
-        """Administration is the primary's."""
+        """Administration is the primary's, and so are statistics, which are of all nodes."""
+        if request.op in INSIGHT_OPS:
+            await self._cost_sender.send_soon()
         try:
             reply = await self._receiver.forwarder.ask(
                 Forward(
@@ -349,6 +340,10 @@ class ReplicaNode:
                 ),
                 timeout_s=_ADMIN_S_MAX,
             )
+        except OutcomeUnknown as exc:
+            if request.op not in INSIGHT_OPS:
+                return answer_refusal(exc)
+            return answer_refusal(ForwardFailed(f"{exc}; it only reads: send it again"))
         except ReplicaError as exc:
             return answer_refusal(exc)
         answer = to_reply_answer(reply)

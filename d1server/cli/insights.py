@@ -37,7 +37,7 @@ def insights(
 ) -> None:
     """Show what the statements of the database NAME have cost, without their values.
 
-    A replica tells of what it ran itself: its reads. Recommendations look at seven days.
+    Any node tells what all nodes ran. Recommendations look at seven days.
     """
     if recommendations:
         _recommend(name, limit)
@@ -53,7 +53,7 @@ def insights(
     elif found:
         print_table(COLUMNS, [list(as_object(row).values()) for row in found])
     else:
-        click.echo(f"nothing has been run in the last {hours} hours here", err=True)
+        click.echo(f"nothing has been run in the last {hours} hours", err=True)
 
 
 def _recommend(name: str, limit: int) -> None:
@@ -66,7 +66,7 @@ def _recommend(name: str, limit: int) -> None:
         if wishes().as_json:
             print_json(found)
         elif not found:
-            click.echo("no index would have helped what was run here in seven days", err=True)
+            click.echo("no index would have helped what was run in seven days", err=True)
         else:
             click.echo("\n\n".join(_as_text(insight) for insight in found))
     except (KeyError, TypeError, IndexError) as exc:

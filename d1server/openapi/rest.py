@@ -34,7 +34,7 @@ _SIZES: Final = (
     "{ max { databaseSizeBytes } dimensions { databaseId } } } } }"
 )
 _RECOMMENDS: Final = (
-    "From what this node has counted in seven days: indexes that the costliest statements would "
+    "From what all nodes have counted in seven days: indexes that the costliest statements would "
     "use, by SQLite's own planner, and estimates of the difference (negative: less)."
 )
 _NEW: Final = "my-d1"
@@ -183,7 +183,7 @@ def _graphql() -> Json:
     return operation(
         "graphql",
         tag=_TAG,
-        summary="Ask what queries have cost, as this node counted them",
+        summary="Ask what queries have cost, at all nodes together",
         description="D1's datasets d1QueriesAdaptiveGroups, d1AnalyticsAdaptiveGroups and "
         "d1StorageAdaptiveGroups.",
         body=json_body(schema("GraphqlBody"), sizes={"query": _SIZES}),

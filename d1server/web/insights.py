@@ -5,8 +5,8 @@ from typing import Final
 
 from aiohttp import web
 
-from d1server.query import NodeView
-from d1server.recommender import Recommender, read_filter, read_page
+from d1server.query import AdminRequest, NodeView
+from d1server.recommender import encode_page, read_filter, read_page
 from d1server.web.admission import grant_of
 from d1server.web.body import Body
 from d1server.web.front import Front
@@ -34,25 +34,24 @@ class InsightRoutes:
             yield Route("GET", prefix + OF_ALL, self.of_all)
 
     async def graphql(self, request: web.Request) -> web.StreamResponse:
-        insights = self._node.insights
-        if insights is None:
-            raise web.HTTPNotFound
+        """What queries have cost."""
         body = await Body(request, self._room, ADMIN_BODY_BYTES_MAX).read()
-        return to_response(await insights.graphql(body, grant_of(request)))
+        return await self._administer("graphql", request, body)
 
     async def of_one(self, request: web.Request) -> web.StreamResponse:
         """Recommendations for one database."""
-        recommender, name = self._recommender(request), request.match_info["database"]
-        return to_response(await recommender.for_database(name, grant_of(request)))
+        read_filter(request.query.get("filter", ""))
+        return await self._administer("recommend", request, b"")
 
     async def of_all(self, request: web.Request) -> web.StreamResponse:
         """A page of those for all databases."""
-        recommender = self._recommender(request)
-        page = read_page(request.query.get("limit", ""), request.query.get("cursor", ""))
-        return to_response(await recommender.for_all(page, grant_of(request)))
-
-    def _recommender(self, request: web.Request) -> Recommender:
-        if self._node.recommender is None:
-            raise web.HTTPNotFound
         read_filter(request.query.get("filter", ""))
-        return self._node.recommender
+        page = read_page(request.query.get("limit", ""), request.query.get("cursor", ""))
+        return await self._administer("recommend-all", request, encode_page(page))
+
+    async def _administer(self, op: str, request: web.Request, body: bytes) -> web.StreamResponse:
+        name = request.match_info.get("database", "")
+        answer = await self._node.administer(
+            AdminRequest(op=op, database=name, body=body, hops=0, grant=grant_of(request))
+        )
+        return to_response(answer)

@@ -24,7 +24,7 @@ from d1server.access import (
 from d1server.config import Address, ConfigInvalid, NodeConfig, Role, parse_access_token, resolve
 from d1server.exposure import NodeExposed, check_exposure, is_loopback, may_be_open
 from d1server.permissions import refuse_operation, refuse_read, refuse_write
-from d1server.query import ADMIN_OPS
+from d1server.query import ADMIN_OPS, INSIGHT_OPS
 from d1server.token_table import SELECT_TOKENS, insert_token, note_uses, read_tokens
 from d1server.web.failures import FailureBook
 from proto.api import SqlValue, StatementResult
@@ -270,7 +270,7 @@ def test_operations_by_grant() -> None:
         assert refuse_operation(op, NOBODY, SHOP) is not None
         assert refuse_operation(op, EVERYTHING, SHOP) is None
         reader = Grant("r", Level.READ)
-        is_read = op in ("list", "info", "export")
+        is_read = op in ("list", "info", "export", *INSIGHT_OPS)
         assert (refuse_operation(op, reader, SHOP) is None) is is_read, op
     editor = Grant("e", Level.EDIT, frozenset({SHOP}))
     assert refuse_operation("create", editor, None) is not None

@@ -83,8 +83,10 @@ def test_insights_show_the_statements_that_ran(nodes: Nodes, wrangler: Wrangler)
         nodes.query("watched", "SELECT a FROM t WHERE a <> ?", value)
     nodes.query("watched", "DELETE FROM t WHERE a = 3")
 
-    most = wrangler.d1_json("insights", "watched", "--sort-by", "count", "--limit", "1")
+    by_count = ("insights", "watched", "--sort-by", "count", "--limit", "1")
+    most = wrangler.d1_json(*by_count)
     assert [one["query"] for one in most] == ["SELECT a FROM t WHERE a <> ?"]
+    assert wrangler.at(nodes.replica).d1_json(*by_count) == most
     assert most[0]["numberOfTimesRun"] == 4
     assert most[0]["totalRowsRead"] > most[0]["avgRowsRead"] > 0
     assert most[0]["totalDurationMs"] > 0

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from d1server.access import EVERYTHING, NOBODY, Grant, Level
 from d1server.cli import command_line
+from d1server.query import AdminRequest, Answer
 from d1server.recommendations import Insight, Proposal, Ran, Sample, insight_of
-from d1server.recommender import Page, read_filter, read_page
+from d1server.recommender import Page, decode_page, encode_page, read_filter, read_page
 from engine.index_advice import Advice, Index
 from proto.errors import RequestInvalid
 from tests.cluster.running_cluster import NodeUnderTest, running_cluster
@@ -72,6 +73,10 @@ def test_an_index_must_be_worth_it(
 def test_parameters() -> None:
     assert read_page("", "") == Page(20, "", 0)
     assert read_page("100", "abc:12") == Page(100, "abc", 12)
+    assert decode_page(encode_page(Page(100, "abc", 12))) == Page(100, "abc", 12)
+    for body in (b"", b"{}", b'[101,"",0]', b'[1,"",-1]'):
+        with pytest.raises(RequestInvalid):
+            decode_page(body)
     bad_limits = ("0", "101", "x", "1e2", "00000000110000")
     for limit, cursor in (*((one, "") for one in bad_limits), ("", "abc"), ("", "a:b")):
         with pytest.raises(RequestInvalid):
@@ -82,19 +87,26 @@ def test_parameters() -> None:
 
 async def of_all(node: NodeUnderTest, grant: Grant) -> list[str]:
     """The databases that a page of recommendations speaks of."""
-    answer = await node.node.recommender.for_all(Page(20, "", 0), grant)
+    body = encode_page(Page(20, "", 0))
+    request = AdminRequest(op="recommend-all", database="", body=body, hops=0, grant=grant)
+    answer = await node.node.administer(request)
     found = json.loads(answer.body)["result"]["recommendations"]["insights"]
     return [one["database_name"] for one in found]
 
 
+async def recommended(node: NodeUnderTest, name: str, grant: Grant) -> Answer:
+    request = AdminRequest(op="recommend", database=name, body=b"", hops=0, grant=grant)
+    return await node.node.administer(request)
+
+
 async def insights(node: NodeUnderTest, name: str = "shop") -> list[dict[str, Any]]:
-    answer = await node.node.recommender.for_database(name, EVERYTHING)
+    answer = await recommended(node, name, EVERYTHING)
     assert answer.status == 200, answer.body
     found: list[dict[str, Any]] = json.loads(answer.body)["result"]["recommendations"]["insights"]
     return found
 
 
-async def test_each_node_recommends_for_what_it_ran(tmp_path: Path) -> None:
+async def test_any_node_recommends_for_what_all_ran(tmp_path: Path) -> None:
     """And once the index is there, no more."""
     async with running_cluster(tmp_path) as cluster:
         primary = await cluster.add_primary()
@@ -106,19 +118,19 @@ async def test_each_node_recommends_for_what_it_ran(tmp_path: Path) -> None:
             sql = f"SELECT id FROM users WHERE city = 'city {number}'"
             assert (await replica.sql(sql, session="first-unconstrained")).status == 200
             await primary.sql("SELECT count(*) FROM users WHERE sex = '1' AND id > ?", number)
-        assert await insights(primary) == []
         (found,) = await insights(replica)
+        assert await insights(primary) == [found]
         assert found["suggestions"][0]["sql"] == 'CREATE INDEX "idx_users_city" ON "users" ("city")'
         assert found["suggestions"][0]["cost_impact"]["rows_read"] == -3 * 1980
         assert [one["query"] for one in found["impacted_queries"]] == [
             "SELECT id FROM users WHERE city = ?"
         ]
         assert "2000 rows" in found["reasoning"]
-        assert (await replica.node.recommender.for_database("shop", NOBODY)).status == 403
-        assert (await replica.node.recommender.for_database("none", EVERYTHING)).status == 404
+        assert (await recommended(primary, "shop", NOBODY)).status == 403
+        assert (await recommended(replica, "none", EVERYTHING)).status == 404
         assert await of_all(replica, EVERYTHING) == ["shop"]
-        for grant in (NOBODY, Grant("another's", Level.ADMIN, frozenset([bytes(16)]))):
-            assert await of_all(replica, grant) == []
+        another = Grant("another's", Level.ADMIN, frozenset([bytes(16)]))
+        assert await of_all(primary, another) == []
 
         await primary.run(found["suggestions"][0]["sql"])
         await cluster.caught_up()

@@ -110,8 +110,6 @@ class MemoryNode:
         return not self.reasons, self.reasons
 
     transfers = None
-    insights = None
-    recommender = None
 
     async def administer(self, request: AdminRequest) -> Answer:
         self.administered.append(request)
