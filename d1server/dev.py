@@ -178,6 +178,8 @@ class DevCluster:
         while (
             reason := await asyncio.to_thread(unreadiness, node.url, child.pid, self._token)
         ) is not None:
+            if wants_tokens(reason):
+                raise ClusterFailed(f"{node.name}: {reason}. {self._token_advice()}")
             if time.monotonic() > deadline:
                 raise ClusterFailed(
                     f"{node.name} is not ready after {READY_S_MAX:g} s: {reason};"
@@ -185,6 +187,13 @@ class DevCluster:
                 )
             await asyncio.sleep(READY_POLL_S)
         child.mark_ready()
+
+    def _token_advice(self) -> str:
+        return (
+            "`d1server dev` takes tokens from its environment: D1SERVER_TOKEN, and for the replicas"
+            " D1SERVER_REPLICATION_TOKEN; this makes one for both: d1server token create --data-dir"
+            f" {self.nodes[0].folder} --name dev --scope admin --scope replicate"
+        )
 
     def _fill_shop(self) -> None:
         """Make the sample shop if it is not there, and wait until both replicas have it."""
@@ -247,6 +256,11 @@ def unreadiness(url: str, pid: int | None, token: str | None = None) -> str | No
     except (NodeRefused, AnswerForeign) as exc:
         return str(exc)
     return None
+
+
+def wants_tokens(reason: str) -> bool:
+    """Whether a node is not ready for want of a token: waiting does not help."""
+    return "Authentication error" in reason or "--replication-token" in reason
 
 
 def fill_shop(node: NodeConnection) -> str:

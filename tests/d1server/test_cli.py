@@ -572,6 +572,14 @@ def test_node_commands_pass_their_configuration(
     assert (config.listen.port, config.log_format, stops_with_stdin) == (1, "json", False)
 
 
+def test_status_without_databases_is_shown(node: StandInNode) -> None:
+    """As a node answers a token that is for one database."""
+    node.says({"role": "primary", "region": "ENAM", "pid": 7})
+    result = d1server("status", "--url", node.url)
+    assert (result.exit_code, result.stdout) == (0, f"{node.url}: primary, region ENAM, pid 7\n")
+    assert "for all of them" in result.stderr
+
+
 def test_status_shows_a_line_per_database(node: StandInNode) -> None:
     entry = {"applied": BOOKMARK, "head": BOOKMARK, "lag_commits": 0, "lag_bytes": 0, "lag_ms": 1.5}
     link = {"state": "following", "address": "h:1", "reason": ""}

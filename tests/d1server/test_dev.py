@@ -18,6 +18,7 @@ from d1server.dev import (
     curl_line,
     plan_cluster,
     refuse_busy_ports,
+    wants_tokens,
 )
 from d1server.sample_shop import EXAMPLE_QUERY, IS_THERE_QUERY, STATEMENTS
 
@@ -112,3 +113,10 @@ def test_curl_line_survives_a_shell() -> None:
     line = curl_line("http://127.0.0.1:9001")
     assert line.startswith("curl -si http://127.0.0.1:9001/db/shop/query ")
     assert "-H 'x-d1-bookmark: first-unconstrained'" in line
+
+
+def test_a_replica_that_has_no_token_needs_one() -> None:
+    """Told from reasons that pass: waiting does not help against it."""
+    asked = "this primary asks for an access token: give it to the replica as --replication-token"
+    assert wants_tokens(f"not connected to the primary: the primary refused this replica: {asked}")
+    assert not wants_tokens("not connected to the primary: 127.0.0.1:1 does not answer")

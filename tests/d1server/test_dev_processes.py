@@ -143,3 +143,24 @@ def test_busy_port_and_busy_folder_are_said_in_words(tmp_path: Path) -> None:
             assert wanted in done.stderr
             assert "Traceback" not in done.stderr
         stop(process, signal.SIGINT)
+
+
+def test_dev_of_a_cluster_with_tokens_says_what_it_needs(tmp_path: Path) -> None:
+    """At once, not after a minute; and with what it names it runs.
+
+    Method: start it without a token, then with the one of the command that is shown.
+    """
+    folder = ("--data-dir", str(tmp_path / "primary"))
+    d1server("token", "create", *folder, "--name", "a", "--scope", "admin")
+    command = [*PROGRAM, "dev", "--port", str(free_ports()), "--data-dir", str(tmp_path)]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert refused.returncode == 1, refused.stderr
+    assert "D1SERVER_REPLICATION_TOKEN" in refused.stderr
+    words = refused.stderr.rpartition("d1server token create ")[2].split()
+    both = d1server("token", "create", *words)["token"]
+    env = {"D1SERVER_TOKEN": both, "D1SERVER_REPLICATION_TOKEN": both}
+    ready = [*PROGRAM, "dev", "--port", str(free_ports()), "--data-dir", str(tmp_path), "--json"]
+    with subprocess.Popen(ready, stdout=subprocess.PIPE, text=True, env=os.environ | env) as dev:
+        assert dev.stdout is not None
+        assert len(json.loads(dev.stdout.readline())["nodes"]) == 3
+        stop(dev, signal.SIGTERM)
