@@ -217,7 +217,8 @@ def run_file(request: Request, path: Path, shown_path: str) -> None:
         try:
             send_file(request, statements)
         except NodeRefused as exc:
-            if exc.message.startswith(PARENT_MISSING):
+            is_too_large = exc.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE  # for this node
+            if is_too_large or exc.message.startswith(PARENT_MISSING):
                 import_file(request, path, shown_path)
                 return
             message = f"{place_of(exc, statements, shown_path)}: {advice(exc)}"

@@ -383,7 +383,17 @@ def test_what_a_request_does_not_take_is_imported(
     assert "100 statements; 99 rows changed" in result.stderr
 
 
-def test_a_table_before_its_parent_is_imported(importing: ImportingNode, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, 7500, "no such table: main.p: SQLITE_ERROR"),
+        (413, 7413, "the body is larger than 102400 bytes: send the statements in parts"),
+    ],
+    ids=["a table before its parent", "a node that takes small bodies"],
+)
+def test_what_no_request_takes_is_imported(
+    importing: ImportingNode, tmp_path: Path, status: int, code: int, message: str
+) -> None:
     """A request undoes such a file; an import takes it."""
     path = tmp_path / "a.sql"
     path.write_text("INSERT INTO c VALUES (1)")
@@ -391,7 +401,7 @@ def test_a_table_before_its_parent_is_imported(importing: ImportingNode, tmp_pat
 
     def refuse_query(asked: Asked) -> tuple[int, object, dict[str, str]] | None:
         if asked.path == "/db/shop/raw":
-            return 400, refused(7500, "no such table: main.p: SQLITE_ERROR"), {}
+            return status, refused(code, message), {}
         return answer(asked)
 
     importing.node.answer = refuse_query
