@@ -14,7 +14,7 @@ import pytest
 from d1server.access import Grant, Level, NotAdmitted, new_text
 from d1server.link import PeerLink, listen
 from d1server.offline import administer_offline
-from d1server.query import BOOKMARK_OP, Answer
+from d1server.query import BOOKMARK_OP, AdminRequest, Answer
 from proto.framing import FrameDecoder, encode_frame
 from proto.messages import (
     PROTOCOL_VERSION,
@@ -191,6 +191,10 @@ async def test_primary_decides_again(cluster: Cluster, tmp_path: Path) -> None:
         assert judged.status == statuses[0]
         listed = await replica.administer("token-list")
         assert listed.status in (401, 403)
+        asked_costs = AdminRequest(
+            op="graphql", database="", body=b'{"query":"{viewer}"}', hops=0, grant=replica.grant
+        )
+        assert (await replica.node.administer(asked_costs)).status == statuses[0]
     replica.grant = Grant(reader["id"], Level.ADMIN)
     await administer(primary, "token-revoke", reader["id"])
     assert (await replica.sql("SELECT 1")).status == 401
