@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the server or SQL said no, or nobody answers; 2 bad usage.
 goes to standard error and says what to do; with `--json`, standard output holds JSON only.
 """
 
+import errno
 from typing import Any
 
 import click
@@ -33,6 +34,11 @@ class CommandLine(click.Group):
             raise Failure(str(exc)) from exc
         except NodeRefused as exc:
             raise Failure(advice(exc), code=exc.code) from exc
+        except OSError as exc:
+            if exc.errno == errno.EPIPE:  # click ends quietly, as `head` wants it
+                raise
+            place = exc.filename or "the output"
+            raise Failure(f"{place}: {exc.strerror or exc}") from exc
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -36,7 +37,8 @@ class Failure(click.ClickException):
         super().show(file)
         if self._as_json:
             errors = [{"code": self._code, "message": self.message}]
-            print_json({"success": False, "errors": errors})
+            with suppress(OSError):  # it may be what failed
+                print_json({"success": False, "errors": errors})
 
 
 def advice(refused: NodeRefused) -> str:

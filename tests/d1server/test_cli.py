@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -236,6 +238,18 @@ def test_rows_in_a_pipe_are_plain_and_safe(node: StandInNode) -> None:
     assert result.stdout == "a\tb\tc\td\te\tf\n1\tNULL\ta\\tb\\nc\\u{1b}[2J[red]\tx'00ff'\t1.5\t\n"
     assert f"bookmark {BOOKMARK}" in result.stderr
     assert node.asked[0].path == "/db/shop/raw"
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "json"])
+def test_an_output_without_room_is_no_traceback(node: StandInNode, more: list[str]) -> None:
+    node.says({"result": [{"name": "shop"}], "success": True})
+    command = [sys.executable, "-m", "d1server", "db", "list", "--url", node.url, *more]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30
+        )
+    assert done.returncode == 1
+    assert done.stderr == "Error: the output: No space left on device\n"
 
 
 def test_bookmark_goes_out_and_comes_back(node: StandInNode) -> None:
