@@ -95,6 +95,11 @@ class Catalog:
         """The database of this name or uuid."""
         return self._by_text.get(text)
 
+    def name_of(self, key: bytes) -> str:
+        """The name of the database with this uuid; of one that is not listed: the catalog's own."""
+        entry = self.by_uuid.get(key)
+        return entry.name if entry is not None else CATALOG_NAME
+
 
 def catalog_uuid(cluster: str) -> bytes:
     """The catalog's own uuid in the cluster of this name."""

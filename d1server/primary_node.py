@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +12,6 @@ import apsw
 
 from d1server.access import Access
 from d1server.catalog import (
-    CATALOG_NAME,
     CREATE_TABLE,
     SELECT_ALL,
     SELECT_COLUMNS,
@@ -29,6 +27,7 @@ from d1server.exposure import check_exposure, may_be_open
 from d1server.idle import close_idle
 from d1server.insights import Insights
 from d1server.link import PeerLink, listen
+from d1server.node_status import node_status, primary_database_status
 from d1server.nodedb import open_node_db
 from d1server.primary_administration import Administration
 from d1server.primary_queries import PrimaryQueries
@@ -283,50 +282,27 @@ class PrimaryNode:
     def readiness(self) -> tuple[bool, list[str]]:
         """Ready while every database can be opened."""
         reasons = [
-            f"database {self._name_of(database.uuid)}: {database.problem}"
+            f"database {self._catalog.name_of(database.uuid)}: {database.problem}"
             for database in self._databases.values()
             if database.problem
         ]
         return not reasons, reasons
 
-    def _name_of(self, key: bytes) -> str:
-        entry = self._catalog.by_uuid.get(key)
-        return entry.name if entry is not None else CATALOG_NAME
-
     def status(self) -> dict[str, object]:
         """What `/status` shows."""
-        databases = {
-            self._name_of(key): self._status_of(database)
+        status = node_status(
+            self._config,
+            cluster=self._data.identity.cluster,
+            epoch=self._databases[self._catalog_uuid].durable.token.epoch,
+            started_at=self._started_at,
+        )
+        status["databases"] = {
+            self._catalog.name_of(key): primary_database_status(database)
             for key, database in list(self._databases.items())
             if key != self._catalog_uuid
         }
-        return {
-            "role": "primary",
-            "name": self._config.name,
-            "region": self._config.region,
-            "pid": os.getpid(),
-            "epoch": self._databases[self._catalog_uuid].durable.token.epoch,
-            "cluster": self._data.identity.cluster,
-            "uptime_s": round(time.time() - self._started_at, 1),
-            "databases": databases,
-            "replicas": [door.status() for door in self._doors if door.is_welcome],
-        }
-
-    def _status_of(self, database: PrimaryDatabase) -> dict[str, object]:
-        ends = database.ends
-        return {
-            "head": database.head.text,
-            "applied": database.head.text,
-            "durable": database.durable.text,
-            "lag_commits": 0,
-            "lag_bytes": 0,
-            "lag_ms": 0.0,
-            "checksum": f"{ends.checksum:016x}",
-            "size_bytes": ends.page_count * PAGE_SIZE,
-            "log_bytes": ends.bytes,
-            "is_open": database.demand.current is not None,
-            "problem": database.problem,
-        }
+        status["replicas"] = [door.status() for door in self._doors if door.is_welcome]
+        return status
 
     # --- administration
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Final
 import apsw
 
 from d1server.access import Access, hash_of, id_of
-from d1server.catalog import CATALOG_NAME, SELECT_ALL, Catalog, ReplicationMode, catalog_uuid
+from d1server.catalog import SELECT_ALL, Catalog, ReplicationMode, catalog_uuid
 from d1server.config import NodeConfig
 from d1server.cost_batch import QUERY_COSTS_OP
 from d1server.cost_sender import CostSender
@@ -21,6 +20,7 @@ from d1server.exposure import NodeExposed, check_exposure, may_be_open
 from d1server.file_relay import FileRelay
 from d1server.idle import close_idle
 from d1server.link import PeerLink, dial
+from d1server.node_status import node_status, replica_database_status
 from d1server.nodedb import open_node_db
 from d1server.query import INSIGHT_OPS, AdminRequest, Answer
 from d1server.refusals import answer_refusal
@@ -36,7 +36,6 @@ from engine.log import CommitLog
 from engine.ondemand import OnDemand, Retired
 from engine.resources import Resources
 from engine.transaction import steps_of
-from engine.wal import PAGE_SIZE
 from proto.api import ServedBy
 from proto.handshake import LinkCredential
 from proto.messages import PROTOCOL_VERSION, Forward, Hello, Reply, Welcome
@@ -360,7 +359,7 @@ class ReplicaNode:
         elif not receiver.has_heads or self._catalog_database is None:
             reasons.append("the primary has not said yet how far it is")
         for database in self.databases():
-            name = self._name_of(database.uuid)
+            name = self._catalog.name_of(database.uuid)
             if database.problem:
                 reasons.append(f"database {name}: {database.problem}")
             elif (copied := database.copied) is not None:
@@ -373,50 +372,28 @@ class ReplicaNode:
         self._has_been_ready = self._has_been_ready or not reasons
         return not reasons, reasons
 
-    def _name_of(self, key: bytes) -> str:
-        entry = self._catalog.by_uuid.get(key)
-        return entry.name if entry is not None else CATALOG_NAME
-
     def status(self) -> dict[str, object]:
         """What `/status` shows."""
         receiver, catalog = self._receiver, self._catalog_database
-        return {
-            "role": "replica",
-            "name": self._config.name,
-            "region": self._config.region,
-            "pid": os.getpid(),
-            "epoch": catalog.position.token.epoch if catalog is not None else FIRST_EPOCH,
-            "cluster": self._data.identity.cluster,
-            "uptime_s": round(time.time() - self._started_at, 1),
-            "primary": {
-                "address": str(self._config.primary),
-                "state": receiver.state.value,
-                "reason": receiver.reason,
-                "silent_ms": round((time.monotonic() - receiver.contact_at) * 1000, 1),
-            },
-            "databases": {
-                self._name_of(key): _status_of(database)
-                for key, database in list(self._databases.items())
-            },
+        status = node_status(
+            self._config,
+            cluster=self._data.identity.cluster,
+            epoch=catalog.position.token.epoch if catalog is not None else FIRST_EPOCH,
+            started_at=self._started_at,
+        )
+        status["primary"] = {
+            "address": str(self._config.primary),
+            "state": receiver.state.value,
+            "reason": receiver.reason,
+            "silent_ms": round((time.monotonic() - receiver.contact_at) * 1000, 1),
         }
+        status["databases"] = {
+            self._catalog.name_of(key): replica_database_status(database)
+            for key, database in list(self._databases.items())
+        }
+        return status
 
 
 def _credential(config: NodeConfig) -> LinkCredential | None:
     text = config.replication_token
     return LinkCredential(id_of(text), hash_of(text)) if text is not None else None
-
-
-def _status_of(database: ReplicaDatabase) -> dict[str, object]:
-    return {
-        "head": database.known_head.text,
-        "applied": database.applied_bookmark.text,
-        "durable": database.durable.text,
-        "lag_commits": database.lag_commits,
-        "lag_bytes": database.lag_bytes,
-        "lag_ms": round(database.lag_ms, 3),
-        "checksum": f"{database.checksum:016x}",
-        "size_bytes": database.page_count * PAGE_SIZE,
-        "log_bytes": database.log_bytes,
-        "is_open": database.demand.current is not None,
-        "problem": database.problem,
-    }
