@@ -150,6 +150,8 @@ class LiveDatabase:
         begin anew by itself): short ones are waited for, long ones are not, commits wait behind.
         """
         keeper = self.keeper
+        # The interrupt of a write that had just ended stays until a statement begins.
+        keeper.execute("SELECT 1").fetchall()
         if restart:
             keeper.set_busy_timeout(_READERS_WAIT_MS)
             try:

@@ -47,3 +47,28 @@ async def test_a_checkpoint_moves_only_what_the_log_holds_durably(
         await asyncio.gather(*writes)
     assert len(begun) > 3
     assert all(begun)
+
+
+async def test_a_late_interrupt_of_a_write_does_not_reach_the_checkpoint_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite keeps an interrupt that meets no statement, and a checkpoint is none that clears it.
+
+    Method: each checkpoint finds the connection as a stopped write may leave it; writes go on,
+    and a closed database has its WAL in the file.
+    """
+    monkeypatch.setattr(primary.committer, "CHECKPOINT_FRAMES", 5)
+    checkpoint = LiveDatabase.checkpoint
+    moved: list[Checkpointed] = []
+
+    def interrupted(self: LiveDatabase, *, restart: bool = False) -> Checkpointed:
+        self.writer.sandbox.interrupt()
+        moved.append(checkpoint(self, restart=restart))
+        return moved[-1]
+
+    async with opened_primary(tmp_path / "db", Disk()) as made:
+        monkeypatch.setattr(LiveDatabase, "checkpoint", interrupted)
+        for number in range(20):
+            await made.write("INSERT INTO t VALUES (?)", number)
+    assert len(moved) > 2
+    assert all(done.is_whole for done in moved)
