@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.torture.chapters import SESSIONS, run_chapter
 from tests.torture.cluster import POLL_S, Cluster, Trouble, open_cluster
@@ -36,15 +37,14 @@ class Fault:
     file_bytes_max: int | None = None
     passes: bool = True  # the node is to take writes again without a restart
 
-    @property
-    def wrapper(self) -> tuple[str, ...]:
-        """The command that starts the node so that the fault will strike."""
+    def wrapper(self, trace: Path) -> tuple[str, ...]:
+        """The command that starts the node so that the fault will strike; `trace` tells of it."""
         if not self.inject:
             return ()
         call = self.inject.partition(":")[0]
-        quiet = ("-qq", "-o", "/dev/null")
+        told = ("-qq", "--string-limit=0", "-o", str(trace))
         # -D: the node stays our own child, and strace goes when it goes.
-        return ("strace", "-D", "-f", *quiet, f"--trace={call}", f"--inject={self.inject}")
+        return ("strace", "-D", "-f", *told, f"--trace={call}", f"--inject={self.inject}")
 
 
 FAULTS = (
@@ -75,13 +75,15 @@ async def run_faults(report: Report, *, seed: int, names: tuple[str, ...] | None
 
 
 async def _run_fault(cluster: Cluster, report: Report, fault: Fault, seed: int) -> None:
+    trace = report.folder / f"{fault.name}.strace"
+
     async def happening(load: Load) -> None:
         primary = cluster.primary
         await primary.kill()
-        await primary.start(wrapper=fault.wrapper, file_bytes_max=fault.file_bytes_max)
-        await _wait_ready_or_ended(cluster, report, fault)
         load.tolerated = SQLITE_ANSWERS
-        before = _refused(load)
+        before = _refused(load)  # the sessions go on: the first requests may meet the fault
+        await primary.start(wrapper=fault.wrapper(trace), file_bytes_max=fault.file_bytes_max)
+        await _wait_ready_or_ended(cluster, report, fault)
         felt = await _wait_true(lambda: _refused(load) > before or primary.has_ended, FAULT_S_MAX)
         acked = _acked(load)
         await asyncio.sleep(AFTER_FAULT_S)
@@ -89,8 +91,10 @@ async def _run_fault(cluster: Cluster, report: Report, fault: Fault, seed: int) 
             back = await _wait_true(lambda: _acked(load) > acked + SESSIONS, BACK_S_MAX)
             if not back:
                 raise Trouble(f"the primary takes no writes after the fault:\n{primary.log_tail()}")
-        if felt:
-            report.say(f"{fault.name}: {_refused(load) - before} refused by the primary")
+        strikes = _strikes(trace)
+        if felt or strikes:  # what is done ahead of time may fail, and nobody feels it
+            refused = _refused(load) - before
+            report.say(f"{fault.name}: struck {strikes} times; {refused} refused by the primary")
         else:
             report.skip(f"{fault.name}: it did not strike within {FAULT_S_MAX} s")
         await primary.kill()  # whether it fenced itself, ended, or never noticed
@@ -118,8 +122,13 @@ async def _wait_ready_or_ended(cluster: Cluster, report: Report, fault: Fault) -
         report.say(f"{fault.name}: did not start under the fault: {str(trouble)[-200:]}")
 
 
+def _strikes(trace: Path) -> int:
+    """How many calls strace has made fail so far."""
+    return trace.read_bytes().count(b"(INJECTED)") if trace.exists() else 0
+
+
 def _refused(load: Load) -> int:
-    """How many requests the primary refused, itself or through a replica that forwarded them."""
+    """How many requests the primary refused itself, or a replica for what SQLite said there."""
     return sum(
         count
         for what, count in load.failures.items()
