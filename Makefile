@@ -100,7 +100,12 @@ lock-clients: $(READY)
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file tests/clients/requirements.lock tests/clients/requirements.in
 	for folder in tests/clients examples; do (cd $$folder && npm install --package-lock-only \
-		--omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund); done
+		--omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund); \
+		$(PY) -c 'import json, sys; lock = json.load(sys.stdin); \
+			[package.pop("funding", None) for package in lock["packages"].values()]; \
+			print(json.dumps(lock, indent=2, ensure_ascii=False))' \
+			<$$folder/package-lock.json >$$folder/package-lock.new && \
+		mv $$folder/package-lock.new $$folder/package-lock.json || exit 1; done
 
 # The databases under DATA stay.
 clean:
