@@ -115,16 +115,7 @@ class Request:
 
 def run_command(request: Request, sql: str) -> None:
     """Run the text of `--command` as one transaction."""
-    with working("running ..."):
-        reply = request.send(encode({"sql": sql}))
-    results = reply.result_objects()
-    if wishes().as_json:
-        print_json({"result": results, "success": True, "bookmark": reply.bookmark})
-        return
-    print_results(results)
-    totals = Totals()
-    totals.add(results, reply.bookmark)
-    click.echo(totals.line(), err=True)
+    _send(request, {"sql": sql})
 
 
 def print_results(results: Sequence[dict[str, Any]]) -> None:
@@ -258,8 +249,12 @@ def opened(path: Path) -> BinaryIO:
 
 def send_file(request: Request, statements: Sequence[FileStatement]) -> None:
     """Run statements as one request and show what they return."""
+    _send(request, {"batch": [{"sql": one.sql} for one in statements]})
+
+
+def _send(request: Request, query: dict[str, Any]) -> None:
     with working("running ..."):
-        reply = request.send(encode({"batch": [{"sql": one.sql} for one in statements]}))
+        reply = request.send(encode(query))
     results = reply.result_objects()
     if wishes().as_json:
         print_json({"result": results, "success": True, "bookmark": reply.bookmark})
