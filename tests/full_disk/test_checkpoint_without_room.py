@@ -48,8 +48,8 @@ async def test_a_checkpoint_without_room_is_tried_again_later(
                     await turns()
                 assert await made.read("SELECT count(*) FROM t") == [(rows,)]
                 disk.empty()
-                file = made.folder / "db.sqlite"
-                while file.stat().st_size < rows * 100_000:
+                file, without_room = made.folder / "db.sqlite", rows * 100_000
+                while file.stat().st_size < without_room:
                     assert time.monotonic() < ends, caplog.text
                     await made.write("INSERT INTO t VALUES (randomblob(100000))")
                     rows += 1
