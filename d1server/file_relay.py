@@ -11,7 +11,8 @@ the same link wait for no more than that. At most `_RUNNING_MAX` transfers.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -84,56 +85,48 @@ class FileRelay:
         is_last: bool,
     ) -> Answer:
         """Hand an upload through; the primary's last answer. Raises what `chunks` does."""
+
+        async def piece(data: bytes, *, is_last: bool = False) -> Answer:
+            asked = PutPiece(path, query, at, data, is_last)
+            return await self._answer(FILE_PUT, asked)
+
         if self._running >= _RUNNING_MAX:
             return _too_many()
-        self._running += 1
-        try:
-            return await self._put(path, query, chunks, at, is_last=is_last)
-        finally:
-            self._running -= 1
-
-    async def _put(
-        self,
-        path: str,
-        query: dict[str, str],
-        chunks: AsyncIterator[bytes],
-        at: int,
-        *,
-        is_last: bool,
-    ) -> Answer:
-        answer = await self._answer(FILE_PUT, PutPiece(path, query, at, b"", is_last=False))
-        waiting = bytearray()
-        async for chunk in chunks:
-            if answer.status != 200:
-                return answer
-            waiting += chunk
-            while len(waiting) > PIECE_BYTES:
-                data = bytes(waiting[:PIECE_BYTES])
-                del waiting[:PIECE_BYTES]
-                answer = await self._answer(
-                    FILE_PUT, PutPiece(path, query, at, data, is_last=False)
-                )
+        with self._counted():
+            answer = await piece(b"")  # may this be sent at all?
+            waiting = bytearray()
+            async for chunk in chunks:
                 if answer.status != 200:
                     return answer
-                at += len(data)
-        if answer.status != 200:
-            return answer
-        return await self._answer(
-            FILE_PUT, PutPiece(path, query, at, bytes(waiting), is_last=is_last)
-        )
+                waiting += chunk
+                while len(waiting) > PIECE_BYTES:
+                    data = bytes(waiting[:PIECE_BYTES])
+                    del waiting[:PIECE_BYTES]
+                    answer = await piece(data)
+                    if answer.status != 200:
+                        return answer
+                    at += len(data)
+            if answer.status != 200:
+                return answer
+            return await piece(bytes(waiting), is_last=is_last)
 
     async def get(self, path: str, query: dict[str, str], at: int) -> FilePiece | Answer:
         """The bytes from `at` on, or the primary's refusal."""
         if self._running >= _RUNNING_MAX:
             return _too_many()
-        self._running += 1
-        try:
+        with self._counted():
             answer = await self._answer(FILE_GET, GetPiece(path, query, at))
-        finally:
-            self._running -= 1
         return (
             msgspec.msgpack.decode(answer.body, type=FilePiece) if answer.status == 200 else answer
         )
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
 
     async def _answer(self, operation: str, asked: PutPiece | GetPiece) -> Answer:
         forward = Forward(0, operation, "", msgspec.msgpack.encode(asked))
