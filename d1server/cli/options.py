@@ -64,60 +64,42 @@ def wishes() -> Wishes:
     return context.meta.setdefault(KEY, Wishes()) if context else Wishes()
 
 
-def _keep_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        wishes().url = value
+def _wish(flag: str, name: str, **how: Any) -> Callable[[Command], Command]:
+    """An option that sets the wish of this name, at whichever level of the line it stands."""
+
+    def keep(_context: click.Context, _parameter: click.Parameter, value: object) -> None:
+        if value:  # else another level may have said it
+            setattr(wishes(), name, value)
+
+    return click.option(flag, name, expose_value=False, is_eager=True, callback=keep, **how)
 
 
-def _keep_token(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        wishes().token = value
-
-
-def _keep_ca(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        wishes().tls_ca = value
-
-
-def _keep_json(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if value:
-        wishes().as_json = True
-
-
-url_option = click.option(
-    "--url",
-    metavar="URL",
-    expose_value=False,
-    is_eager=True,
-    callback=_keep_url,
-    help=f"The node to talk to (or {URL_VARIABLE}; else {DEFAULT_URL}).",
-)
-token_option = click.option(
-    "--token",
-    metavar="TOKEN",
-    expose_value=False,
-    is_eager=True,
-    callback=_keep_token,
-    help=f"Access token, or @FILE with one (or {', '.join(TOKEN_VARIABLES)}).",
-)
-ca_option = click.option(
-    "--tls-ca",
-    metavar="FILE",
-    expose_value=False,
-    is_eager=True,
-    callback=_keep_ca,
-    help=f"CA of the node's certificate (or {CA_VARIABLE}; else the system's).",
-)
-json_option = click.option(
-    "--json",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_keep_json,
-    help="Write JSON to standard output.",
+json_option = _wish("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
+_OPTIONS: Final = (
+    _wish(
+        "--url",
+        "url",
+        metavar="URL",
+        help=f"The node to talk to (or {URL_VARIABLE}; else {DEFAULT_URL}).",
+    ),
+    _wish(
+        "--token",
+        "token",
+        metavar="TOKEN",
+        help=f"Access token, or @FILE with one (or {', '.join(TOKEN_VARIABLES)}).",
+    ),
+    _wish(
+        "--tls-ca",
+        "tls_ca",
+        metavar="FILE",
+        help=f"CA of the node's certificate (or {CA_VARIABLE}; else the system's).",
+    ),
+    json_option,
 )
 
 
 def common_options(command: Command) -> Command:
     """Give a command `--url`, `--token`, `--tls-ca` and `--json`."""
-    return url_option(token_option(ca_option(json_option(command))))
+    for option in reversed(_OPTIONS):  # the last one applied is shown first
+        command = option(command)
+    return command

@@ -6,7 +6,6 @@ All of it goes to standard error; what is over within `LINE_EVERY_S` leaves noth
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 import click
@@ -77,11 +76,6 @@ class Bar:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         if self._bar is not None:
             self._bar.stop()
