@@ -40,13 +40,8 @@ def rss_bytes(pid: int) -> int:
 
 
 def peak_rss_bytes(pid: int) -> int:
-    """Return the most RAM that `pid` has held since it started (or since `reset_peak`)."""
+    """Return the most RAM that `pid` has held since it started."""
     return _status_bytes(pid, "VmHWM")
-
-
-def reset_peak(pid: int) -> None:
-    """Make `peak_rss_bytes` start again from what `pid` holds now."""
-    (_PROC / str(pid) / "clear_refs").write_text("5")
 
 
 def _status_bytes(pid: int, name: str) -> int:

@@ -231,11 +231,6 @@ class CommitLog:
         return self._sealed.bytes_total + self._active.end
 
     @property
-    def bytes_appended(self) -> int:
-        """Bytes appended since the log was opened."""
-        return self._appended_bytes
-
-    @property
     def ends(self) -> LogEnds:
         """What `peek` would say; also after `close`."""
         state = self._synced

@@ -4,10 +4,8 @@ ReplicaError
 PeerRefused       the primary will not have us: dialling again cannot help, tell the operator
 HistoryDiverged   our commits or pages are not the primary's: copy the file anew
 TooManyWaiters    answer 503; the client may retry
-WaitTimedOut      the commit did not come in time: the request's own policy decides
 ForwardFailed     the primary cannot be asked now: nothing was done, answer 503, retry
-OutcomeUnknown    the link broke after a forwarded write was sent: answer 503, do not
-retry blindly
+OutcomeUnknown    the link broke after a request was forwarded: answer 503; a write may be done
 """
 
 
@@ -25,10 +23,6 @@ class HistoryDiverged(ReplicaError):
 
 class TooManyWaiters(ReplicaError):
     """No more reads may wait for their bookmark."""
-
-
-class WaitTimedOut(ReplicaError):
-    """A bookmark's commit was not applied within the request's wait."""
 
 
 class ForwardFailed(ReplicaError):

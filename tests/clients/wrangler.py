@@ -23,9 +23,6 @@ class Wrangler:
     def at(self, node: str) -> "Wrangler":
         return replace(self, node=node)
 
-    def with_token(self, token: str) -> "Wrangler":
-        return replace(self, token=token)
-
     @property
     def env(self) -> dict[str, str]:
         """What wrangler reads from its environment."""

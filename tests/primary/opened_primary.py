@@ -24,7 +24,6 @@ class PrimaryUnderTest:
     def __init__(self, folder: Path, resources: Resources, tasks: Tasks) -> None:
         self.key = uuid.uuid4().bytes
         self.resources = resources
-        self.durable_calls = 0
         self.woken: Callable[[bytes], None] = lambda _key: None
         self.tasks = tasks
         create_database(folder, self.key, resources, time_ms=0)
@@ -36,7 +35,6 @@ class PrimaryUnderTest:
         )
 
     def _on_durable(self, key: bytes) -> None:
-        self.durable_calls += 1
         self.woken(key)
 
     @property
