@@ -32,7 +32,8 @@ from proto.messages import (
     encode_message,
 )
 from replica.receiver import ReceiverState
-from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster, settle, until
+from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster, settle
+from tests.waiting import until
 
 
 @pytest.fixture

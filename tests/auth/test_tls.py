@@ -23,7 +23,8 @@ from d1server.tls import TlsFiles, TlsInvalid, client_context
 from replica.receiver import ReceiverState
 from tests.auth.certificates import Authority, Files
 from tests.auth.guarded_cluster import in_thread, offline
-from tests.cluster.running_cluster import Cluster, running_cluster, settle, until
+from tests.cluster.running_cluster import Cluster, running_cluster, settle
+from tests.waiting import until
 from tests.web.real_nodes import free_addresses
 
 QUICK = RetryPolicy(tries_max=1)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.binding.binding_client import ROWS, TOKEN, Binding, error_of, statement
-from tests.cluster.running_cluster import until
 from tests.rest.http_cluster import HttpCluster, http_cluster
+from tests.waiting import until
 
 COUNT = statement("SELECT count(*) FROM t")
 INSERT = statement("INSERT INTO t VALUES (1)")

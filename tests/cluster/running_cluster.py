@@ -7,8 +7,7 @@ Waiting is for conditions of the nodes, never for time alone.
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,9 +29,8 @@ from proto.tokens import Bookmark
 from replica.database import ReplicaDatabase
 from replica.receiver import ReceiverState
 from tests.cluster.relay import Relay, relaying
+from tests.waiting import until
 
-EVENT_S_MAX = 20.0  # whatever a test waits for comes long before, or never
-_LOOK_S = 0.004
 _CONSTRAINTS = {one.value: one for one in Constraint}
 
 
@@ -293,14 +291,6 @@ async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
     """A cluster without nodes yet; whatever is added to it ends with the block."""
     async with AsyncExitStack() as stack:
         yield Cluster(folder, stack)
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Return when a condition of a node has come true."""
-    ends = time.monotonic() + EVENT_S_MAX
-    while not condition():
-        assert time.monotonic() < ends, f"{what}: not within {EVENT_S_MAX} s"
-        await asyncio.sleep(_LOOK_S)
 
 
 async def settle() -> None:

@@ -10,7 +10,8 @@ import pytest
 from engine.recovery import DB_NAME
 from engine.wal import PAGE_SIZE
 from replica.database import ReplicaDatabase
-from tests.cluster.running_cluster import Cluster, NodeUnderTest, until
+from tests.cluster.running_cluster import Cluster, NodeUnderTest
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 FILL = "INSERT INTO t SELECT randomblob(1500) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "

@@ -7,7 +7,8 @@ from pathlib import Path
 from engine.files import Disk
 from primary.database import PrimaryDatabase
 from replica.database import ReplicaDatabase
-from tests.cluster.running_cluster import Cluster, until
+from tests.cluster.running_cluster import Cluster
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 

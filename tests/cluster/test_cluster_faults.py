@@ -11,7 +11,8 @@ from d1server.datadir import DataDirRefused, open_data_dir
 from d1server.link import dial
 from d1server.query import OnTimeout
 from engine.files import Disk
-from tests.cluster.running_cluster import Cluster, until
+from tests.cluster.running_cluster import Cluster
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 

@@ -12,7 +12,8 @@ from d1server.access import EVERYTHING
 from d1server.cost_batch import CostBatch, decode_batch
 from d1server.query import AdminRequest, Answer
 from d1server.stored_costs import StoredCosts
-from tests.cluster.running_cluster import EVENT_S_MAX, Cluster, NodeUnderTest, running_cluster
+from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
+from tests.waiting import EVENT_S_MAX
 
 READ = "SELECT a FROM t"
 COUNTS = """{ viewer { accounts {

@@ -13,7 +13,8 @@ import d1server.link
 import replica.receiver
 from proto.tokens import Bookmark
 from replica.receiver import ReceiverState
-from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster, until
+from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 

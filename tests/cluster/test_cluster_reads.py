@@ -7,7 +7,8 @@ import pytest
 
 from d1server.query import OnTimeout
 from proto.tokens import Bookmark, CommitToken
-from tests.cluster.running_cluster import Cluster, NodeUnderTest, Reply, until
+from tests.cluster.running_cluster import Cluster, NodeUnderTest, Reply
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 

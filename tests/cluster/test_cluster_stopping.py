@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from primary.database import PrimaryDatabase
-from tests.cluster.running_cluster import Cluster, NodeUnderTest, until
+from tests.cluster.running_cluster import Cluster, NodeUnderTest
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 FILL = (

@@ -5,10 +5,11 @@ import json
 import random
 import time
 
-from tests.cluster.running_cluster import Cluster, Reply, until
+from tests.cluster.running_cluster import Cluster, Reply
 from tests.torture.checker import check
 from tests.torture.history import Event, History, Outcome, Read, Write
 from tests.torture.workload import NUMBERS, READ_LEDGER, Sql, Workload, seen_by, setup_statements
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 BLOBS = (

@@ -6,7 +6,8 @@ import pytest
 
 from d1server import primary_queries, replica_door
 from primary.database import PrimaryDatabase
-from tests.cluster.running_cluster import Cluster, NodeUnderTest, Reply, until
+from tests.cluster.running_cluster import Cluster, NodeUnderTest, Reply
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from engine.inject import Injector
-from tests.cluster.running_cluster import Cluster, until
+from tests.cluster.running_cluster import Cluster
+from tests.waiting import until
 
 
 async def test_a_bookmark_is_not_older_than_a_commit_seen_while_it_is_published(

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from proto.tokens import Bookmark
 from tests.cluster.running_cluster import request_of
 from tests.engine.gated_disk import GatedDisk
 from tests.primary.opened_primary import PrimaryUnderTest, numbers, opened_primary, turns
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 SLOW = numbers(150_000) + "INSERT INTO t SELECT i FROM n"
@@ -60,13 +61,6 @@ def rows(answer: Answer) -> Any:
 
 def message(answer: Answer) -> str:
     return str(json.loads(answer.body)["errors"][0]["message"])
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < ends, what
-        await asyncio.sleep(0.002)
 
 
 async def test_a_read_of_durable_commits_is_answered_at_once(asked: Asked) -> None:

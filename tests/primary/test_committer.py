@@ -3,8 +3,6 @@
 import asyncio
 import shutil
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -31,6 +29,7 @@ from tests.primary.opened_primary import (
     steps,
     turns,
 )
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 
@@ -39,13 +38,6 @@ COUNT = "SELECT count(*) FROM t"
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take writes again at once; `test_write_pauses.py` is of the pauses."""
     monkeypatch.setattr(primary.database, "PAUSE_S_MIN", 0.0)
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < ends, what
-        await asyncio.sleep(0.002)
 
 
 def open_descriptors() -> int:

@@ -1,8 +1,7 @@
 """What a replica is sent: all of it, in order, never more than its window."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ from proto.messages import (
 from proto.record import CommitPart, decode_part
 from proto.tokens import Bookmark, CommitToken, genesis
 from tests.primary.opened_primary import PrimaryUnderTest, numbers, opened_primary, turns
+from tests.waiting import until
 
 FILL = "INSERT INTO t SELECT zeroblob(1900000) FROM n"
 
@@ -121,13 +121,6 @@ async def fed(source: PrimaryUnderTest) -> AsyncIterator[Fed]:
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(primary.feed, "_TRY_AGAIN_S", 0.02)
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < ends, what
-        await asyncio.sleep(0.002)
 
 
 async def test_a_replica_that_keeps_up_is_served_as_commits_become_durable(fed: Fed) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from engine.wal import PAGE_SIZE
 from tests.engine.gated_disk import GatedDisk
 from tests.primary.opened_primary import numbers, turns
 from tests.replica.following_replica import Following, following
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM t"
 LARGE = numbers(12) + "INSERT INTO t SELECT randomblob(1900000) FROM n"
@@ -30,13 +31,6 @@ async def fed(tmp_path: Path) -> AsyncIterator[Following]:
 def left_of_copies(fed: Following) -> list[str]:
     """Folders of copies beside the database's."""
     return [path.name for path in fed.database.folder.parent.iterdir() if "." in path.name]
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < ends, what
-        await asyncio.sleep(0.002)
 
 
 async def test_it_begins_with_its_first_commits(fed: Following) -> None:

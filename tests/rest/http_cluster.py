@@ -15,7 +15,8 @@ import aiohttp
 import orjson
 
 from d1server.web.serve import serving
-from tests.cluster.running_cluster import EVENT_S_MAX, Cluster, NodeUnderTest, running_cluster
+from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
+from tests.waiting import EVENT_S_MAX
 
 ACCOUNT = "/accounts/0123456789abcdef0123456789abcdef/d1/database"
 REST = "/client/v4" + ACCOUNT

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from tests.cluster.running_cluster import until
 from tests.rest.http_cluster import ACCOUNT, REST, HttpCluster, HttpNode
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -10,8 +10,8 @@ from d1server.catalog import SELECT_COLUMNS, missing_columns
 from d1server.web.serve import serving
 from engine.transaction import steps_of
 from proto.api import Statement, StatementResult
-from tests.cluster.running_cluster import until
 from tests.rest.http_cluster import REST, http_cluster
+from tests.waiting import until
 from tests.web.memory_node import MemoryNode
 
 

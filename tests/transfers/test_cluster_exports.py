@@ -10,7 +10,8 @@ import pytest
 from d1server import exports, jobs
 from d1server.transfer_bodies import EXPORT_BUSY, NOT_EXPORTING
 from engine.dump import VIRTUAL_TABLE
-from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster, until
+from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
+from tests.waiting import until
 
 
 async def call(node: NodeUnderTest, body: object, db: str = "shop") -> dict[str, Any]:

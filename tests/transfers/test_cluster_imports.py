@@ -12,8 +12,9 @@ import pytest
 from d1server import jobs
 from d1server.import_job import INTERRUPTED
 from d1server.transfer_bodies import IMPORT_BUSY, NOT_IMPORTING
-from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster, until
+from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
 from tests.transfers.test_cluster_exports import exported, text_of
+from tests.waiting import until
 
 
 async def call(node: NodeUnderTest, body: object, db: str = "shop") -> dict[str, Any]:
