@@ -245,5 +245,5 @@ def decode_message(payload: Buffer) -> Message:
     """Read a payload. Raises `MessageInvalid`."""
     try:
         return _decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         raise MessageInvalid(f"not a link message: {exc}") from exc

@@ -160,7 +160,12 @@ def test_an_older_peer_may_lack_fields_with_a_default() -> None:
     assert decode_message(msgspec.msgpack.encode(["Follow", []])) == Follow([])
 
 
-@pytest.mark.parametrize("payload", [b"\xc0", b"\x91\xa4Nope", b"\x92\xa7Goodbye\x01", b"{}"])
+DEEP = b"\x93\xa7Goodbye\xa1x" + b"\x91" * 60_000 + b"\x01"  # arrays in a place that nobody reads
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\xc0", b"\x91\xa4Nope", b"\x92\xa7Goodbye\x01", b"{}", DEEP], ids=range(5)
+)
 def test_other_payloads_are_refused(payload: bytes) -> None:
     with pytest.raises(MessageInvalid):
         decode_message(payload)
