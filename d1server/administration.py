@@ -5,12 +5,13 @@ what to send instead.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 import orjson
 from msgspec import Meta
 
+from d1server.bodies import decode_body
 from d1server.catalog import NAME_PATTERN, UUID_PATTERN, CatalogEntry, ReplicationMode
 from d1server.query import Answer
 from proto.errors import RequestInvalid
@@ -37,9 +38,6 @@ PER_PAGE: Final = 1000  # when the client does not say
 
 _LIST_FIELDS: Final = frozenset({"uuid", "name", "created_at", "version", "jurisdiction"})
 _SHOWN_CHARACTERS_MAX: Final = 80
-
-Body = TypeVar("Body", bound=msgspec.Struct)
-
 
 _Location = Annotated[str, Meta(extra_json_schema={"enum": list(LOCATION_HINTS)})]
 _Jurisdiction = Annotated[str, Meta(extra_json_schema={"enum": list(JURISDICTIONS)})]
@@ -93,7 +91,7 @@ class Selection(msgspec.Struct, frozen=True):
 
 def read_new_database(body: bytes) -> NewDatabase:
     """What to create."""
-    asked = _decode(body, CreateDatabase, '{"name": "..."} to create a database')
+    asked = decode_body(body, CreateDatabase, '{"name": "..."} to create a database')
     name = asked.name
     if not NAME_PATTERN.fullmatch(name):
         raise RequestInvalid(
@@ -113,7 +111,7 @@ def read_new_database(body: bytes) -> NewDatabase:
 def read_change(body: bytes, *, is_whole: bool) -> ReplicationMode | None:
     """The replication mode to set; None: no change, which `is_whole` does not allow."""
     form = '{"read_replication": {"mode": "auto"}} (or "disabled") to change a database'
-    mode = _mode(_decode(body, ChangeDatabase, form).read_replication)
+    mode = _mode(decode_body(body, ChangeDatabase, form).read_replication)
     if mode is None and is_whole:
         raise RequestInvalid(f"send {form}")
     return mode
@@ -121,7 +119,7 @@ def read_change(body: bytes, *, is_whole: bool) -> ReplicationMode | None:
 
 def read_listing(body: bytes) -> Listing:
     """Which databases to list."""
-    asked = _decode(body, Listing, "a page of the list")
+    asked = decode_body(body, Listing, "a page of the list")
     _check_range("page", asked.page, PAGE_MAX)
     _check_range("per_page", asked.per_page, PER_PAGE_MAX)
     return asked
@@ -131,7 +129,7 @@ def read_selection(body: bytes) -> Collection[str]:
     """Which members of the object to answer."""
     if not body:
         return FIELDS
-    fields = _decode(body, Selection, "the fields wanted").fields
+    fields = decode_body(body, Selection, "the fields wanted").fields
     for field in fields:
         _one_of(field, FIELDS, "fields")
     return fields or FIELDS
@@ -186,13 +184,6 @@ def success(
     if result_info is not None:
         body["result_info"] = result_info
     return Answer(200, orjson.dumps(body), bookmark)
-
-
-def _decode(body: bytes, form: type[Body], wanted: str) -> Body:
-    try:
-        return msgspec.json.decode(body, type=form)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
-        raise RequestInvalid(f"send {wanted}: {exc}") from exc
 
 
 def _mode(asked: ReadReplication | None) -> ReplicationMode | None:

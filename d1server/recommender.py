@@ -18,6 +18,7 @@ import msgspec
 
 from d1server.access import Grant, Level
 from d1server.administration import success
+from d1server.bodies import decode_body
 from d1server.catalog import Catalog, CatalogEntry
 from d1server.permissions import refuse_read
 from d1server.query import Answer
@@ -213,7 +214,4 @@ def encode_page(page: Page) -> bytes:
 
 def decode_page(body: bytes) -> Page:
     """Read it. Raises `RequestInvalid`."""
-    try:
-        return msgspec.json.decode(body, type=Page)
-    except (msgspec.MsgspecError, UnicodeError) as exc:
-        raise RequestInvalid(f"this is no page of recommendations: {exc}") from exc
+    return decode_body(body, Page, "a page of recommendations")

@@ -8,12 +8,13 @@ Pure. A token's text is in exactly one answer, the one to its creation.
 """
 
 import uuid
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from d1server.access import NEVER, AccessToken, Scope, hash_of, id_of
+from d1server.bodies import decode_body
 from d1server.catalog import Catalog, CatalogEntry
 from d1server.token_table import to_iso
 from proto.errors import RequestInvalid
@@ -22,6 +23,12 @@ NAME_CHARACTERS_MAX = 100
 DATABASES_MAX = 1000
 EXPIRES_S_MAX = 10 * 366 * 86400.0
 TOKENS_MAX = 10_000  # with those that are not live any more: each node has all in memory
+
+
+_FORM: Final = (
+    '{"name": "...", "scopes": ["read"]} to create a token, with "databases" and "expires_in_s" if '
+    "it is not for all and for ever"
+)
 
 
 def _schema(**keywords: object) -> Meta:
@@ -46,13 +53,7 @@ class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_new_token(body: bytes) -> NewToken:
     """What to create. Raises `RequestInvalid`."""
-    try:
-        asked = msgspec.json.decode(body, type=NewToken)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
-        raise RequestInvalid(
-            f'send {{"name": "...", "scopes": ["read"]}} to create a token, with "databases" and '
-            f'"expires_in_s" if it is not for all and for ever: {exc}'
-        ) from exc
+    asked = decode_body(body, NewToken, _FORM)
     if not 1 <= len(asked.name) <= NAME_CHARACTERS_MAX or not asked.name.isprintable():
         raise RequestInvalid(f"name: send 1 to {NAME_CHARACTERS_MAX} printable characters")
     known = [scope.value for scope in Scope]

@@ -14,9 +14,9 @@ from typing import Final, NoReturn
 import msgspec
 
 from d1server.access import Access
+from d1server.bodies import decode_body
 from engine.errors import EngineError
 from primary.errors import PrimaryError
-from proto.errors import RequestInvalid
 from replica.errors import ReplicaError
 
 logger = logging.getLogger(__name__)
@@ -47,9 +47,6 @@ def encode_uses(uses: Mapping[str, float]) -> bytes:
 
 def decode_uses(body: bytes) -> dict[str, float]:
     """Read it; no use lies in the future. Raises `RequestInvalid`."""
-    try:
-        uses = msgspec.json.decode(body, type=dict[str, float])
-    except (msgspec.MsgspecError, UnicodeError) as exc:
-        raise RequestInvalid(f"these are no uses of tokens: {exc}") from exc
+    uses = decode_body(body, dict[str, float], "when tokens were last used")
     now = time.time()
     return {key: min(at, now) for key, at in islice(uses.items(), _TOLD_MAX) if at > 0}
