@@ -10,7 +10,7 @@ from d1server.permissions import refuse_read, refuse_write
 from d1server.query import Answer, Constraint, PendingAnswer, QueryRequest
 from d1server.query_costs import QueryStatistics
 from d1server.refusals import answer_refusal, unknown_database
-from d1server.results import State, encode, is_large, to_answer
+from d1server.results import Answers, State, encode
 from d1server.router import BookmarkAge, age_of
 from d1server.web.errors import Fault, refuse
 from engine.errors import DatabaseDamaged, EngineError, ResultTooLarge
@@ -44,7 +44,7 @@ class PrimaryQueries:
         """Serve the databases that `find` knows by name."""
         self._find = find
         self._served = served
-        self._statistics = statistics
+        self._answers = Answers(served, statistics)
 
     def answer_now(self, request: QueryRequest) -> Answer | PendingAnswer | None:
         """Serve a short read that sees only durable commits, or begin a short write."""
@@ -73,35 +73,7 @@ class PrimaryQueries:
         if opened.log.head is not head or not opened.committer.is_settled:
             return None
         state = State(opened.committer.page_count * PAGE_SIZE, bookmark=head)
-        return self._counted(request, steps, results, state, opened)
-
-    def _counted(
-        self,
-        request: QueryRequest,
-        steps: list[Step],
-        results: list[StatementResult],
-        state: State,
-        opened: OpenPrimary,
-    ) -> Answer:
-        """The answer to a request that was run, counted."""
-        answer = to_answer(results, request, self._served, state)
-        self._statistics.note(opened.live.uuid, steps, results, len(answer.body))
-        return answer
-
-    async def _answered(
-        self,
-        request: QueryRequest,
-        steps: list[Step],
-        results: list[StatementResult],
-        state: State,
-        opened: OpenPrimary,
-    ) -> Answer:
-        """`_counted`; a large answer is encoded on a thread."""
-        if not is_large(results):
-            return self._counted(request, steps, results, state, opened)
-        answer = await opened.reads.aside(partial(to_answer, results, request, self._served, state))
-        self._statistics.note(opened.live.uuid, steps, results, len(answer.body))
-        return answer
+        return self._answers.now(request, opened, steps, results, state)
 
     def _write_now(
         self, request: QueryRequest, steps: list[Step], opened: OpenPrimary
@@ -123,7 +95,7 @@ class PrimaryQueries:
                 return
             state = State(written.page_count * PAGE_SIZE, bookmark=written.bookmark)
             try:
-                answer = self._counted(request, steps, written.results, state, opened)
+                answer = self._answers.now(request, opened, steps, written.results, state)
             except Exception as exc:  # the flusher, which calls this, has others to tell
                 answer = answer_refusal(exc)
             pending.deliver(answer)
@@ -170,7 +142,7 @@ class PrimaryQueries:
         finally:
             seen = await opened.committer.wait_durable()
         state = State(opened.committer.page_count * PAGE_SIZE, bookmark=seen)
-        return await self._answered(request, steps, results, state, opened)
+        return await self._answers.soon(request, opened, steps, results, state)
 
     async def _write(self, request: QueryRequest, steps: list[Step], opened: OpenPrimary) -> Answer:
         committer = opened.committer
@@ -185,7 +157,7 @@ class PrimaryQueries:
         if written.replayed is not None:
             return Answer(200, written.replayed, written.bookmark.text)
         state = State(written.page_count * PAGE_SIZE, bookmark=written.bookmark)
-        return await self._answered(request, steps, written.results, state, opened)
+        return await self._answers.soon(request, opened, steps, written.results, state)
 
     def _checked(self, request: QueryRequest, opened: OpenPrimary) -> CheckedWrite | None:
         """Refuses a write whose answer could not go back through the replica that it came from."""

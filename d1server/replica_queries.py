@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from d1server.access import Level
@@ -13,7 +12,7 @@ from d1server.primary_queries import refuse_bookmark
 from d1server.query import BOOKMARK_OP, SHORT_WAY_MAX, Answer, Constraint, OnTimeout, QueryRequest
 from d1server.query_costs import QueryStatistics
 from d1server.refusals import answer_refusal
-from d1server.results import State, is_large, to_answer, to_reply_answer
+from d1server.results import Answers, State, to_reply_answer
 from d1server.router import BookmarkAge, Route, age_of, route_on_replica
 from d1server.web.errors import Fault, refuse
 from engine.errors import (
@@ -25,7 +24,7 @@ from engine.errors import (
 from engine.ondemand import Retired
 from engine.transaction import Step, steps_of, writes
 from engine.wal import PAGE_SIZE
-from proto.api import ServedBy, StatementResult
+from proto.api import ServedBy
 from proto.errors import RequestInvalid
 from proto.messages import Forward, Reply
 from proto.tokens import Bookmark
@@ -59,8 +58,7 @@ class ReplicaQueries:
         """Serve what `find` knows by name; a read that says nothing waits for `read_wait_s`."""
         self._find = find
         self._forwarder = forwarder
-        self._served = served
-        self._statistics = statistics
+        self._answers = Answers(served, statistics)
         self._read_wait_s = read_wait_s
         self._forward_s = query_deadline_s + _FORWARD_MARGIN_S
 
@@ -84,20 +82,7 @@ class ReplicaQueries:
             results = opened.reads.now(steps)
         except EngineError:
             return None  # the long way finds the same error, or has the time
-        return self._counted(request, steps, results, _state(database, opened), database)
-
-    def _counted(
-        self,
-        request: QueryRequest,
-        steps: list[Step],
-        results: list[StatementResult],
-        state: State,
-        database: ReplicaDatabase,
-    ) -> Answer:
-        """The answer to a read that was run here, counted."""
-        answer = to_answer(results, request, self._served, state)
-        self._statistics.note(database.uuid, steps, results, len(answer.body))
-        return answer
+        return self._answers.now(request, opened, steps, results, _state(database, opened))
 
     async def answer(self, request: QueryRequest) -> Answer:
         """Serve whatever the request is."""
@@ -181,11 +166,7 @@ class ReplicaQueries:
     ) -> Answer:
         results = await opened.reads.run(steps)
         state = _state(database, opened, waited_ms)
-        if not is_large(results):
-            return self._counted(request, steps, results, state, database)
-        answer = await opened.reads.aside(partial(to_answer, results, request, self._served, state))
-        self._statistics.note(database.uuid, steps, results, len(answer.body))
-        return answer
+        return await self._answers.soon(request, opened, steps, results, state)
 
     async def _wait(self, request: QueryRequest, database: ReplicaDatabase) -> Answer | None:
         """Wait for the bookmark. None: serve now; else the answer that the policy gives."""

@@ -1,15 +1,22 @@
 """From results of SQL to an `Answer`: the envelope, `meta`, the bookmark."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain, islice
 from operator import length_hint
-from typing import Final
+from typing import Final, TypeAlias
 
 from d1server.query import Answer, QueryRequest
+from d1server.query_costs import QueryStatistics
 from engine.sqltext import split
+from engine.transaction import Step
+from primary.database import OpenPrimary
 from proto.api import Dialect, MetaExtras, ServedBy, Statement, StatementResult, encode_answer
 from proto.messages import Reply
 from proto.tokens import Bookmark
+from replica.database import OpenReplica
+
+Opened: TypeAlias = OpenPrimary | OpenReplica
 
 _BINDING: Final = Dialect.BINDING
 _RESULTS_INLINE_MAX: Final = 512
@@ -72,6 +79,44 @@ def to_answer(
 ) -> Answer:
     """A successful answer."""
     return Answer(200, encode(results, request, served, state), state.bookmark.text)
+
+
+class Answers:
+    """Makes the answers to requests that were run here, and counts what these have cost."""
+
+    def __init__(self, served: ServedBy, statistics: QueryStatistics) -> None:
+        """`served`: this node, as `meta` tells of it."""
+        self._served = served
+        self._statistics = statistics
+
+    def now(
+        self,
+        request: QueryRequest,
+        opened: Opened,
+        steps: Sequence[Step],
+        results: list[StatementResult],
+        state: State,
+    ) -> Answer:
+        """The answer, made inline."""
+        answer = to_answer(results, request, self._served, state)
+        self._statistics.note(opened.live.uuid, steps, results, len(answer.body))
+        return answer
+
+    async def soon(
+        self,
+        request: QueryRequest,
+        opened: Opened,
+        steps: Sequence[Step],
+        results: list[StatementResult],
+        state: State,
+    ) -> Answer:
+        """The same; a large one is made on a thread."""
+        if not is_large(results):
+            return self.now(request, opened, steps, results, state)
+        making = partial(to_answer, results, request, self._served, state)
+        answer = await opened.reads.aside(making)
+        self._statistics.note(opened.live.uuid, steps, results, len(answer.body))
+        return answer
 
 
 def to_reply_answer(reply: Reply) -> Answer:

@@ -139,7 +139,7 @@ async def test_an_answer_that_cannot_be_made_keeps_no_other_waiting(
             raise ZeroDivisionError
         return to_answer(*arguments)
 
-    monkeypatch.setattr("d1server.primary_queries.to_answer", failing)
+    monkeypatch.setattr("d1server.results.to_answer", failing)
     answers = await asyncio.gather(
         asked.ask("INSERT INTO t VALUES (1)"), asked.ask("INSERT INTO t VALUES (2)")
     )
