@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +23,9 @@ from d1server.cli.output import print_json, print_table
 from d1server.config import ENV_PREFIX, REPLICATION_PORT_OFFSET, Address, Role
 from d1server.sample_shop import EXAMPLE_QUERY, IS_THERE_QUERY, SHOP, STATEMENTS
 from d1server.signals import run_until_signalled
-from d1server.supervisor import ChildFailed, ChildPlan, Supervisor
+from d1server.supervisor import READY_POLL_S, READY_S_MAX, ChildFailed, ChildPlan, Supervisor
 
 HOST: Final = "127.0.0.1"
-READY_S_MAX: Final = 60.0
-READY_POLL_S: Final = 0.1  # another process tells nobody when it is ready
 PROBE_S_MAX: Final = 2.0
 REPLICATION_PORTS_TRIED: Final = 20
 # What a shell may have set for one node must not reach all three.
@@ -160,33 +159,23 @@ class DevCluster:
 
     async def _come_up(self, start: Callable[[str], None]) -> None:
         say("starting a primary and two replicas ...")
-        deadline = time.monotonic() + READY_S_MAX
         primary, *replicas = self.nodes  # a replica that finds no primary would warn
         start(primary.name)
-        await self._wait_ready(primary, deadline)
+        await self.supervisor.wait_ready(primary.name, partial(self._trouble, primary))
         for node in replicas:
             start(node.name)
         for node in replicas:
-            await self._wait_ready(node, deadline)
+            await self.supervisor.wait_ready(node.name, partial(self._trouble, node))
         await asyncio.to_thread(self._fill_shop)
         self._announce()
         await asyncio.get_running_loop().create_future()  # until cancelled
 
-    async def _wait_ready(self, node: NodePlan, deadline: float) -> None:
-        """Return when a node says that it may be sent requests."""
-        child = self.supervisor.children[node.name]
-        while (
-            reason := await asyncio.to_thread(unreadiness, node.url, child.pid, self._token)
-        ) is not None:
-            if wants_tokens(reason):
-                raise ClusterFailed(f"{node.name}: {reason}. {self._token_advice()}")
-            if time.monotonic() > deadline:
-                raise ClusterFailed(
-                    f"{node.name} is not ready after {READY_S_MAX:g} s: {reason};"
-                    f" see {node.folder / 'node.log'}"
-                )
-            await asyncio.sleep(READY_POLL_S)
-        child.mark_ready()
+    def _trouble(self, node: NodePlan) -> str | None:
+        """Return why a node may not be sent requests; raise if waiting does not help."""
+        reason = unreadiness(node.url, self.supervisor.children[node.name].pid, self._token)
+        if reason is not None and wants_tokens(reason):
+            raise ClusterFailed(f"{node.name}: {reason}. {self._token_advice()}")
+        return reason
 
     def _token_advice(self) -> str:
         return (
@@ -263,14 +252,19 @@ def wants_tokens(reason: str) -> bool:
     return "Authentication error" in reason or "--replication-token" in reason
 
 
-def fill_shop(node: NodeConnection) -> str:
-    """Make the shop on the primary unless it is there; return a bookmark that has it."""
+def ensure_database(node: NodeConnection, name: str) -> None:
+    """Create a database unless it is there."""
     try:
-        node.call("GET", database_path(SHOP))
+        node.call("GET", database_path(name))
     except NodeRefused as exc:
         if exc.status != 404:
             raise
-        node.post("/db", {"name": SHOP})
+        node.post("/db", {"name": name})
+
+
+def fill_shop(node: NodeConnection) -> str:
+    """Make the shop on the primary unless it is there; return a bookmark that has it."""
+    ensure_database(node, SHOP)
     query = database_path(SHOP, "query")
     reply = node.post(query, {"sql": IS_THERE_QUERY})
     if reply.result_objects()[0]["results"][0]["found"] == 0:

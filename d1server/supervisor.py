@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import enum
 import signal
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ STOP_S_MAX: Final = 2.2  # twice (replicas, then the primary) is within the prom
 KILL_S_MAX: Final = 0.3  # how long the system may take to bury a killed process
 PAUSE_S_MIN: Final = 0.25
 PAUSE_S_MAX: Final = 8.0
+READY_S_MAX: Final = 60.0
+READY_POLL_S: Final = 0.1  # another process tells nobody when it is ready
 LIVED_WELL_S: Final = 30.0  # a child that lived this long starts again without a long pause
 EARLY_DEATHS_MAX: Final = 3  # before the first `mark_ready`: then something is wrong for good
 LOG_FILE_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -262,6 +265,21 @@ class Supervisor:
                         keeper.cancel()
             except BaseExceptionGroup as failures:
                 raise first_of(failures) from None
+
+    async def wait_ready(self, name: str, trouble: Callable[[], str | None]) -> None:
+        """Return when `trouble`, asked again and again on a thread, knows of none any more.
+
+        Raises `ChildFailed` after `READY_S_MAX`, and what `trouble` raises.
+        """
+        ends = time.monotonic() + READY_S_MAX
+        while (reason := await asyncio.to_thread(trouble)) is not None:
+            if time.monotonic() > ends:
+                log_path = self.children[name].plan.log_path
+                raise ChildFailed(
+                    f"{name} is not ready after {READY_S_MAX:g} s: {reason}; see {log_path}"
+                )
+            await asyncio.sleep(READY_POLL_S)
+        self.children[name].mark_ready()
 
     @contextlib.asynccontextmanager
     async def _stopping_in_order(self) -> AsyncIterator[None]:

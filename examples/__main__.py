@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import os
 import sys
-import time
 import urllib.request
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +21,7 @@ from d1server.dev import (
     ClusterFailed,
     NodePlan,
     choose_replication_port,
+    ensure_database,
     is_free,
     plan_cluster,
     refuse_busy_ports,
@@ -33,8 +33,6 @@ from examples.apps import CATALOG, App, Example, NotRunnable, Place
 
 HOST: Final = "127.0.0.1"
 APP_PORT_OFFSET: Final = 10
-READY_S_MAX: Final = 60.0
-POLL_S: Final = 0.1
 PROBE_S_MAX: Final = 2.0
 FIRST_TO_STOP: Final = -1  # before the nodes
 
@@ -77,21 +75,14 @@ class RunningExample:
         say("starting a primary and two replicas ...")
         for node in self._nodes:
             start(node.name)
-            await self._wait(node.name, partial(self._node_trouble, node))
+            await self.supervisor.wait_ready(node.name, partial(self._node_trouble, node))
         await asyncio.to_thread(self._load)
         for app in self._example.apps:
             start(app.name)
-            await self._wait(app.name, partial(app_trouble, self._url(app) + app.path))
+            trouble = partial(app_trouble, self._url(app) + app.path)
+            await self.supervisor.wait_ready(app.name, trouble)
         self._announce()
         await asyncio.get_running_loop().create_future()  # until cancelled
-
-    async def _wait(self, name: str, trouble: Callable[[], str | None]) -> None:
-        ends = time.monotonic() + READY_S_MAX
-        while (reason := await asyncio.to_thread(trouble)) is not None:
-            if time.monotonic() > ends:
-                raise ClusterFailed(f"{name} is not ready after {READY_S_MAX:g} s: {reason}")
-            await asyncio.sleep(POLL_S)
-        self.supervisor.children[name].mark_ready()
 
     def _node_trouble(self, node: NodePlan) -> str | None:
         return unreadiness(node.url, self.supervisor.children[node.name].pid)
@@ -99,12 +90,7 @@ class RunningExample:
     def _load(self) -> None:
         """Make the database unless it is there, and load its schema."""
         with NodeConnection(self._nodes[0].url) as node:
-            try:
-                node.call("GET", database_path(self._name))
-            except NodeRefused as exc:
-                if exc.status != 404:
-                    raise
-                node.post("/db", {"name": self._name})
+            ensure_database(node, self._name)
             if self._example.schema is not None:
                 sql = self._example.schema.read_text(encoding="utf-8")
                 node.post(database_path(self._name, "query"), {"sql": sql})

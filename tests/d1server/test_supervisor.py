@@ -85,6 +85,24 @@ async def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
     assert "weur was killed by SIGKILL; starting it again in 0.25 s" in said
 
 
+async def test_a_child_that_never_gets_ready_ends_it_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it is told what is wrong, and where to look."""
+    monkeypatch.setattr(supervisor_module, "READY_S_MAX", 0.0)
+    supervisor = Supervisor([plan(tmp_path, "weur", WAITS)], lambda _: None)
+
+    async def main(start: Start) -> None:
+        start("weur")
+        await supervisor.wait_ready("weur", lambda: "it sulks")
+
+    with pytest.raises(
+        ChildFailed, match=r"weur is not ready after 0 s: it sulks; see .*weur\.log"
+    ):
+        await supervisor.run(main)
+    assert supervisor.children["weur"].pid is None
+
+
 async def test_children_stop_in_order_of_rank(tmp_path: Path) -> None:
     """The primary stops after the replicas, so that it misses none of them."""
     order = tmp_path / "order"
