@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import uvloop
 
-from d1server.config import Address, NodeConfig, Role
+from d1server.config import Address, NodeConfig
 from d1server.node import run_node
 from d1server.offline import administer_offline
-from tests.web.real_nodes import free_addresses, running
+from tests.web.real_nodes import pair_of, running
 
 START_S_MAX: Final = 30.0
 _sources = itertools.count(2)
@@ -167,27 +167,11 @@ def offline(folder: Path, *scopes: str, name: str = "offline") -> str:
 @contextlib.contextmanager
 def guarded_cluster(folder: Path, **settings: Any) -> Iterator[GuardedCluster]:
     """Run both nodes until the block ends; the first tokens are made before they start."""
-    primary_http, link, replica_http = free_addresses(3)
-    cluster = GuardedCluster(primary_http, replica_http)
-    cluster.tokens["admin"] = offline(folder / "primary", "admin", name="admin")
-    cluster.tokens["replicate"] = offline(folder / "primary", "replicate", name="replicate")
-    primary = NodeConfig(
-        role=Role.PRIMARY,
-        data_dir=folder / "primary",
-        listen=primary_http,
-        replication=link,
-        name="primary",
-        **settings,
-    )
-    replica = NodeConfig(
-        role=Role.REPLICA,
-        data_dir=folder / "replica",
-        listen=replica_http,
-        primary=link,
-        name="replica",
-        replication_token=cluster.tokens["replicate"],
-        **settings,
-    )
+    tokens = {
+        scope: offline(folder / "primary", scope, name=scope) for scope in ("admin", "replicate")
+    }
+    primary, replica = pair_of(folder, replication_token=tokens["replicate"], **settings)
+    cluster = GuardedCluster(primary.listen, replica.listen, tokens)
     with in_thread(primary, replica):
         cluster.fill()
         yield cluster

@@ -25,7 +25,7 @@ from tests.auth.certificates import Authority, Files
 from tests.auth.guarded_cluster import in_thread, offline
 from tests.cluster.running_cluster import Cluster, running_cluster, settle
 from tests.waiting import until
-from tests.web.real_nodes import free_addresses
+from tests.web.real_nodes import free_addresses, pair_of
 
 QUICK = RetryPolicy(tries_max=1)
 
@@ -182,24 +182,8 @@ def test_whole_cluster_behind_tls(tmp_path: Path, good: Files) -> None:
     """Method: both nodes as they run for real (uvloop); a write through the replica, read back."""
     token = offline(tmp_path / "primary", "admin")
     replicate = offline(tmp_path / "primary", "replicate")
-    first, link, second = free_addresses(3)
-    primary = NodeConfig(
-        role=Role.PRIMARY,
-        data_dir=tmp_path / "primary",
-        listen=first,
-        replication=link,
-        name="primary",
-        **good.settings(),
-    )
-    replica = NodeConfig(
-        role=Role.REPLICA,
-        data_dir=tmp_path / "replica",
-        listen=second,
-        primary=link,
-        name="replica",
-        replication_token=replicate,
-        **good.settings(),
-    )
+    primary, replica = pair_of(tmp_path, replication_token=replicate, **good.settings())
+    first, second = primary.listen, replica.listen
     with in_thread(primary, replica):
         deadline = time.monotonic() + 10
         while (made := asked(second, token, "POST", "/db", {"name": "shop"}, ca=good.ca))[0] != 200:

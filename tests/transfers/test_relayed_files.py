@@ -3,17 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from d1server.config import NodeConfig, Role
 from d1server.file_relay import PIECE_BYTES, FileRelay
 from replica.forward import Forwarder
 from tests.transfers.test_cli_transfers import d1server, files_in
 from tests.transfers.test_http_transfers import Caller, md5
-from tests.web.real_nodes import free_addresses, running
+from tests.web.real_nodes import pair_of, running
 
 ROWS = 700
 LINE = "INSERT INTO t(text) VALUES ('" + "x" * 5000 + "');"
@@ -26,25 +26,9 @@ async def open_relaying(folder: Path) -> AsyncIterator[tuple[Caller, str]]:
 
     The primary says of itself an address at which nobody is.
     """
-    primary_http, replication, replica_http = free_addresses(3)
-    url = f"http://{replica_http}"
-    primary = NodeConfig(
-        role=Role.PRIMARY,
-        data_dir=folder / "primary",
-        listen=primary_http,
-        replication=replication,
-        name="primary",
-        public_url="http://127.0.0.1:1",
-    )
-    replica = NodeConfig(
-        role=Role.REPLICA,
-        data_dir=folder / "replica",
-        listen=replica_http,
-        primary=replication,
-        name="replica",
-        region="WEUR",
-        public_url=url,
-    )
+    primary, replica = pair_of(folder, public_url="http://127.0.0.1:1")
+    url = f"http://{replica.listen}"
+    replica = replace(replica, public_url=url)
     async with running(primary), running(replica), aiohttp.ClientSession(url) as session:
         await Caller(session).post("/db", {"name": "shop"})
         yield Caller(session), url

@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from d1server.config import Address, NodeConfig, Role
 from d1server.node import run_node
@@ -50,27 +51,38 @@ async def _wait_ready(address: Address, task: asyncio.Task[None]) -> None:
             await asyncio.sleep(0.02)
 
 
-@asynccontextmanager
-async def open_pair(folder: Path) -> AsyncIterator[tuple[Address, Address]]:
-    """Run a primary and one replica; yield where each serves HTTP."""
-    primary_http, replication, replica_http = free_addresses(3)
+def pair_of(
+    folder: Path, *, replication_token: str | None = None, **settings: Any
+) -> tuple[NodeConfig, NodeConfig]:
+    """A primary and a replica of it, to be started in this order; `settings` are for both."""
+    primary_http, link, replica_http = free_addresses(3)
     primary = NodeConfig(
         role=Role.PRIMARY,
         data_dir=folder / "primary",
         listen=primary_http,
-        replication=replication,
+        replication=link,
         name="primary",
+        **settings,
     )
     replica = NodeConfig(
         role=Role.REPLICA,
         data_dir=folder / "replica",
         listen=replica_http,
-        primary=replication,
+        primary=link,
         name="replica",
         region="WEUR",
+        replication_token=replication_token,
+        **settings,
     )
+    return primary, replica
+
+
+@asynccontextmanager
+async def open_pair(folder: Path) -> AsyncIterator[tuple[Address, Address]]:
+    """Run a primary and one replica; yield where each serves HTTP."""
+    primary, replica = pair_of(folder)
     async with running(primary), running(replica):
-        yield primary_http, replica_http
+        yield primary.listen, replica.listen
 
 
 def get(path: str) -> bytes:
