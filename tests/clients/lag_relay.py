@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from tests.cluster.relay import until_one_ends
+
 READ_BYTES = 64 * 1024
 PIECES_MAX = 1024
 
@@ -59,17 +61,13 @@ class LagRelay:
             return
         self._clients.add(writer)
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(PIECES_MAX)
-        pumps = [
-            asyncio.ensure_future(_pump(reader, server_writer)),
-            asyncio.ensure_future(self._collect(server_reader, pieces)),
-            asyncio.ensure_future(_deliver(pieces, writer)),
-        ]
         try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            await until_one_ends(
+                _pump(reader, server_writer),
+                self._collect(server_reader, pieces),
+                _deliver(pieces, writer),
+            )
         finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.wait(pumps)
             self._clients.discard(writer)
             writer.transport.abort()
             server_writer.transport.abort()

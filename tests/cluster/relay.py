@@ -10,7 +10,8 @@ A relay outlives the primary: `aim` points it at another address.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any
 
 _READ_BYTES = 64 * 1024
 _SLICE_S = 0.01
@@ -99,16 +100,12 @@ class Relay:
             return
         both = {writer, primary_writer}
         self._writers |= both
-        pumps = [
-            asyncio.ensure_future(self._pump(reader, primary_writer, is_from_primary=False)),
-            asyncio.ensure_future(self._pump(primary_reader, writer, is_from_primary=True)),
-        ]
         try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            await until_one_ends(
+                self._pump(reader, primary_writer, is_from_primary=False),
+                self._pump(primary_reader, writer, is_from_primary=True),
+            )
         finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.wait(pumps)
             self._writers -= both
             for one in both:
                 one.transport.abort()
@@ -146,6 +143,17 @@ class Relay:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+async def until_one_ends(*pumps: Coroutine[Any, Any, None]) -> None:
+    """Run these together until the first ends, and end the others."""
+    tasks = [asyncio.ensure_future(pump) for pump in pumps]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @contextlib.asynccontextmanager

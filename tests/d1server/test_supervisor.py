@@ -25,6 +25,7 @@ from d1server.supervisor import (
     RestartPause,
     Supervisor,
 )
+from tests.waiting import until
 
 Start = Callable[[str], None]
 
@@ -51,15 +52,6 @@ def plan(folder: Path, name: str, program: str, rank: int = 0) -> ChildPlan:
     return ChildPlan(name, (sys.executable, "-c", program), folder / f"{name}.log", rank)
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for what another process brings about; there is no event for it here."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen within 10 s")
-
-
 def is_up(folder: Path, name: str, times: int = 1) -> Callable[[], bool]:
     log_path = folder / f"{name}.log"
     return lambda: log_path.exists() and log_path.read_text().count("up\n") >= times
@@ -72,13 +64,13 @@ async def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
 
     async def main(start: Start) -> None:
         start("weur")
-        await eventually(is_up(tmp_path, "weur"))
+        await until(is_up(tmp_path, "weur"), "it is up")
         child = supervisor.children["weur"]
         child.mark_ready()
         first = child.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        await eventually(is_up(tmp_path, "weur", times=2))
+        await until(is_up(tmp_path, "weur", times=2), "it is up")
         assert child.pid not in (None, first)
 
     await supervisor.run(main)
@@ -116,7 +108,7 @@ async def test_children_stop_in_order_of_rank(tmp_path: Path) -> None:
     async def main(start: Start) -> None:
         for child in plans:
             start(child.name)
-            await eventually(is_up(tmp_path, child.name))
+            await until(is_up(tmp_path, child.name), "it is up")
 
     await supervisor.run(main)
     *replicas, last = order.read_text().split()
@@ -134,7 +126,7 @@ async def test_cancelling_stops_everything_within_five_seconds(tmp_path: Path) -
     async def main(start: Start) -> None:
         for child in plans:
             start(child.name)
-            await eventually(is_up(tmp_path, child.name))
+            await until(is_up(tmp_path, child.name), "it is up")
         up.set()
         await asyncio.get_running_loop().create_future()
 
@@ -196,7 +188,7 @@ async def test_kill_all_does_not_wait(tmp_path: Path) -> None:
     async def main(start: Start) -> None:
         nonlocal began
         start("weur")
-        await eventually(is_up(tmp_path, "weur"))
+        await until(is_up(tmp_path, "weur"), "it is up")
         asyncio.get_running_loop().call_later(0.1, supervisor.kill_all)
         began = time.monotonic()
 

@@ -3,7 +3,6 @@
 The nodes are those of `tests/cluster`, so a test can hold, slow or cut a replica's link.
 """
 
-import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +15,7 @@ import orjson
 
 from d1server.web.serve import serving
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
-from tests.waiting import EVENT_S_MAX
+from tests.waiting import until
 
 ACCOUNT = "/accounts/0123456789abcdef0123456789abcdef/d1/database"
 REST = "/client/v4" + ACCOUNT
@@ -101,9 +100,8 @@ class HttpCluster:
         await self.primary.create(name)
         if schema:
             await self.primary.rows(name, schema)
-        async with asyncio.timeout(EVENT_S_MAX):
-            while self.replica.node.node.find(name) is None:  # noqa: ASYNC110  # no event tells
-                await asyncio.sleep(0.004)
+        replica = self.replica.node.node
+        await until(lambda: replica.find(name) is not None, f"the replica knows {name}")
         await self.cluster.caught_up(name)
 
 
