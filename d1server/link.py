@@ -12,10 +12,13 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, cast
 
-from d1server.tls import peer_fingerprint
+from d1server.node_tls import Shown
+from d1server.tls import handshake_reason, peer_fingerprint
+from d1server.tls_listener import listen_tls
+from d1server.web.failures import FailureBook
 from proto.errors import FrameCorrupt, MessageInvalid
 from proto.framing import FRAME_BYTES_MAX, FrameDecoder, encode_frame
 from proto.handshake import Seal
@@ -36,7 +39,11 @@ _HTTP_SAID: Final = "that is an HTTP address: --primary names the primary's --re
 class PeerLink(asyncio.Protocol):
     """See the module's head."""
 
-    def __init__(self, on_made: Callable[["PeerLink"], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_made: Callable[["PeerLink"], None] | None = None,
+        own_certificate: bytes = b"",
+    ) -> None:
         """Messages are dropped until `on_message` is set, which `on_made` may do."""
         self.on_message: Callable[[Message], None] | None = None
         self.sent_bytes = 0
@@ -45,6 +52,7 @@ class PeerLink(asyncio.Protocol):
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.peer = "a peer that has not said its name"
         self.is_private = False  # TLS
+        self.own_certificate = own_certificate  # the fingerprint of what we have shown, if any
         self.peer_certificate = b""  # its fingerprint; empty: none was shown, or none asked for
         self._closer: Seal | None = None
         self._opener: Seal | None = None
@@ -153,7 +161,7 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None = None) -> P
                 PeerLink, host, port, ssl=context, server_hostname=host if context else None
             )
     except ssl.SSLError as exc:  # also of a certificate that is not the primary's
-        raise LinkLost(f"{host}:{port}: no TLS with it: {_reason(exc)}") from exc
+        raise LinkLost(f"{host}:{port}: no TLS with it: {handshake_reason(exc)}") from exc
     except (OSError, TimeoutError) as exc:
         reason = "it takes too long" if isinstance(exc, TimeoutError) else exc.strerror or repr(exc)
         if context is not None and isinstance(exc, ConnectionResetError):
@@ -162,20 +170,34 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None = None) -> P
     return link
 
 
-def _reason(exc: ssl.SSLError) -> str:
-    said = getattr(exc, "verify_message", "") or exc.reason or str(exc)
-    return str(said).lower().replace("_", " ")
+class Listener(Protocol):
+    """What takes links, until it is closed."""
+
+    @property
+    def sockets(self) -> Sequence[Any]:
+        """What it listens on."""
+
+    def close(self) -> None:
+        """Take no more."""
 
 
 async def listen(
     host: str,
     port: int,
     on_made: Callable[[PeerLink], None],
-    context: ssl.SSLContext | None = None,
-) -> asyncio.Server:
-    """Take links at this address. Raises `OSError`."""
+    *,
+    tls: Callable[[], Shown] | None = None,
+    strangers: FailureBook | None = None,
+) -> Listener:
+    """Take links at this address; `strangers` counts handshakes that fail. Raises `OSError`."""
     loop = asyncio.get_running_loop()
-    timeout_s = None if context is None else DIAL_S_MAX
-    return await loop.create_server(
-        lambda: PeerLink(on_made), host, port, ssl=context, ssl_handshake_timeout=timeout_s
+    if tls is None:
+        return await loop.create_server(lambda: PeerLink(on_made), host, port)
+    return await listen_tls(
+        lambda shown: PeerLink(on_made, shown.fingerprint),
+        host,
+        port,
+        shown=tls,
+        failures=strangers or FailureBook(),
+        handshake_s_max=DIAL_S_MAX,
     )

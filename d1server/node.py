@@ -45,8 +45,8 @@ class SqliteTooOld(Exception):
     """The SQLite in use has bugs that lose data."""
 
 
-async def run_node(config: NodeConfig) -> None:
-    """Run the node of this configuration until cancelled.
+async def run_node(config: NodeConfig, renew_tls: asyncio.Event | None = None) -> None:
+    """Run the node of this configuration until cancelled; `renew_tls` has certificates read anew.
 
     Raises `DataDirRefused`, `SqliteTooOld`, `NodeExposed`, `TlsInvalid`, `OSError` (an address
     in use), `EngineError`.
@@ -58,9 +58,9 @@ async def run_node(config: NodeConfig) -> None:
         open_data_dir(config.data_dir, config.role.value, disk) as data,
         open_resources(config, disk, open_max) as resources,
     ):
-        tls = config.tls.for_http()
         kind = PrimaryNode if config.role is Role.PRIMARY else ReplicaNode
         node = kind(config, data, resources)
+        is_tls = node.tls.http is not None
         limits = HttpLimits(body_bytes_max=config.body_bytes_max)
         async with (
             node.running(),
@@ -70,19 +70,19 @@ async def run_node(config: NodeConfig) -> None:
                 config.listen.port,
                 limits=limits,
                 collectors=[ReplicationCollector(node.status, resources.flush_s)],
-                tls=tls,
+                tls=node.tls.for_http if is_tls else None,
                 open_metrics=config.open_metrics,
             ) as front,
         ):
             logger.info(
                 "%s %s (%s) serves %s://%s:%s", config.role.value, config.name, config.region,
-                "http" if tls is None else "https", *front.address,
+                "https" if is_tls else "http", *front.address,
             )  # fmt: skip
             if node.transfers is not None and config.public_url is None:
-                node.transfers.base_url = url_at(*front.address, is_tls=tls is not None)
+                node.transfers.base_url = url_at(*front.address, is_tls=is_tls)
             tell_openness(config, node.access)
             settle_garbage_collector()
-            await asyncio.get_running_loop().create_future()
+            await node.tls.keep_renewed(renew_tls or asyncio.Event())
 
 
 def url_at(host: str, port: int, *, is_tls: bool) -> str:

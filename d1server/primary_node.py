@@ -26,8 +26,9 @@ from d1server.datadir import DataDir
 from d1server.exposure import check_exposure, may_be_open
 from d1server.idle import close_idle
 from d1server.insights import Insights
-from d1server.link import PeerLink, listen
+from d1server.link import Listener, PeerLink, listen
 from d1server.node_status import node_status, primary_database_status
+from d1server.node_tls import NodeTls
 from d1server.nodedb import open_node_db
 from d1server.primary_administration import Administration
 from d1server.primary_queries import PrimaryQueries
@@ -90,7 +91,7 @@ class PrimaryNode:
         self.strangers = FailureBook(
             told="many callers of %s at the replication address are no replicas"
         )
-        self.certificate = b""  # the fingerprint of what replicas are shown; empty without TLS
+        self.tls: Final = NodeTls(config.tls, is_primary=True)
         self.replication_address: tuple[str, int]  # while running: where replicas call
 
     # --- life
@@ -103,11 +104,7 @@ class PrimaryNode:
         """
         async with self.opened():
             check_exposure(self._config, has_tokens=any(self._access.tokens))
-            address, tls = self._config.replication, self._config.tls
-            assert address is not None, "a primary has a replication address"
-            self.certificate = tls.fingerprint()
-            context = tls.for_replicas()
-            server = await listen(address.host, address.port, self._welcome, context)
+            server = await self._listen()
             self.replication_address = server.sockets[0].getsockname()[:2]
             self._tasks.spawn(self._beat(), "heartbeats")
             self._tasks.spawn(tell_uses(self._access, self.note_token_uses), "token uses")
@@ -131,6 +128,14 @@ class PrimaryNode:
                 server.close()
                 for door in list(self._doors):
                     door.close("the primary is stopping")
+
+    async def _listen(self) -> Listener:
+        address = self._config.replication
+        assert address is not None, "a primary has a replication address"
+        tls = None if self.tls.link is None else self.tls.for_links
+        return await listen(
+            address.host, address.port, self._welcome, tls=tls, strangers=self.strangers
+        )
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

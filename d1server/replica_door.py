@@ -220,7 +220,7 @@ class ReplicaDoor:
             if key is None or len(hello.nonce) != NONCE_BYTES:
                 self._refuse(_TOKEN_REFUSED)
                 return
-            self._handshake = PrimaryHandshake(key, hello, self._node.certificate)
+            self._handshake = PrimaryHandshake(key, hello, link.own_certificate)
             link.send(self._handshake.challenge)
             if not link.is_private:
                 keys = self._handshake.keys

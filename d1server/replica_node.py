@@ -21,6 +21,7 @@ from d1server.file_relay import FileRelay
 from d1server.idle import close_idle
 from d1server.link import PeerLink, dial
 from d1server.node_status import node_status, replica_database_status
+from d1server.node_tls import NodeTls
 from d1server.nodedb import open_node_db
 from d1server.query import INSIGHT_OPS, AdminRequest, Answer
 from d1server.refusals import answer_refusal
@@ -68,7 +69,7 @@ class ReplicaNode:
         self._databases: dict[bytes, ReplicaDatabase] = {}
         self._started_at = time.time()
         self._access = Access(may_be_open=may_be_open(config))
-        self._tls = config.tls.for_primary()
+        self.tls: Final = NodeTls(config.tls, is_primary=False)
         self._receiver = Receiver(self._dial, self, _credential(config))
         self._relay: FileRelay | None = None
         if config.public_url is not None:
@@ -128,7 +129,8 @@ class ReplicaNode:
     async def _dial(self) -> PeerLink:
         primary = self._config.primary
         assert primary is not None, "a replica has a primary"
-        return await dial(primary.host, primary.port, self._tls)
+        shown = self.tls.link
+        return await dial(primary.host, primary.port, None if shown is None else shown.context)
 
     async def _tell_uses(self, uses: Mapping[str, float]) -> None:
         message = Forward(0, TOKEN_USES_OP, "", encode_uses(uses))

@@ -4,6 +4,9 @@ SIGINT, SIGTERM and SIGHUP cancel it; it cleans up in its `finally`s. A second s
 not wait for that: it calls `on_second`, by default the end of the process on the spot. Signals
 within `SAME_REQUEST_S` are one: `timeout` and some terminals' wrappers signal both a process
 and its group. SIGHUP stays ignored where it is (`nohup`).
+
+A process that has something to read anew says so with `on_hangup`: then SIGHUP means that, as it
+does with other servers, also under `nohup`. It still stops a process whose terminal is gone.
 """
 
 import asyncio
@@ -27,14 +30,17 @@ def run_until_signalled(
     *,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     on_second: Callable[[], None] = leave_at_once,
+    on_hangup: Callable[[], None] | None = None,
 ) -> None:
     """Run `main`; return when it ended or was stopped by a signal, raise what it raised."""
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_obey_signals(main, on_second))
+        runner.run(_obey_signals(main, on_second, on_hangup))
 
 
 async def _obey_signals(
-    main: Coroutine[object, object, None], on_second: Callable[[], None]
+    main: Coroutine[object, object, None],
+    on_second: Callable[[], None],
+    on_hangup: Callable[[], None] | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main)
@@ -48,9 +54,18 @@ async def _obey_signals(
         elif loop.time() - first_at >= SAME_REQUEST_S:
             on_second()
 
-    heard = [number for number in STOP_SIGNALS if not is_left_ignored(number)]
+    is_nohup = is_left_ignored(signal.SIGHUP)
+    has_terminal = _has_terminal()
+
+    def on_sighup() -> None:
+        if on_hangup is None or (has_terminal and not is_nohup and not _has_terminal()):
+            on_signal()
+        else:
+            on_hangup()
+
+    heard = [n for n in STOP_SIGNALS if on_hangup is not None or not is_left_ignored(n)]
     for number in heard:
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_sighup if number is signal.SIGHUP else on_signal)
     try:
         await task
     except asyncio.CancelledError:
@@ -64,6 +79,11 @@ async def _obey_signals(
 def is_left_ignored(number: signal.Signals) -> bool:
     """Tell whether whoever started us wants a signal to have no effect."""
     return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+
+
+def _has_terminal() -> bool:
+    """Whether this process is at a terminal that is still there."""
+    return any(os.isatty(number) for number in (0, 1, 2))
 
 
 async def end_of_input() -> None:

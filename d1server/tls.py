@@ -12,6 +12,7 @@ import hashlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 _CERTIFICATE_END = "-----END CERTIFICATE-----"
 
@@ -60,12 +61,15 @@ class TlsFiles:
         return context
 
     def fingerprint(self) -> bytes:
-        """SHA-256 of the node's own certificate; empty without one."""
+        """SHA-256 of the node's own certificate; empty without one. Raises `TlsInvalid`."""
         if self.cert is None:
             return b""
-        text = self.cert.read_text("ascii", "replace")
-        first = text[: text.index(_CERTIFICATE_END) + len(_CERTIFICATE_END)]
-        der = ssl.PEM_cert_to_DER_cert(first[first.index("-----BEGIN") :])
+        try:
+            text = self.cert.read_text("ascii", "replace")
+            first = text[: text.index(_CERTIFICATE_END) + len(_CERTIFICATE_END)]
+            der = ssl.PEM_cert_to_DER_cert(first[first.rindex("-----BEGIN") :])
+        except (OSError, ValueError) as exc:  # it has changed since it was loaded
+            raise TlsInvalid(f"--tls-cert {self.cert}: {_said(exc)}") from exc
         return hashlib.sha256(der).digest()
 
     def _server(self) -> ssl.SSLContext:
@@ -113,6 +117,28 @@ def _said(exc: Exception) -> str:
     if isinstance(exc, ssl.SSLError):
         return f"no usable PEM file, or the key is of another certificate ({exc.reason})"
     return str(getattr(exc, "strerror", None) or exc)
+
+
+_SAID_IN_TLS: Final = {
+    "HTTP_REQUEST": "that is plain HTTP; https:// is wanted here",
+    "WRONG_VERSION_NUMBER": "that is no TLS",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the CA of this node's certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not take this node's certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it says that this node's certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not take this node's certificate",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate",
+}
+
+
+def handshake_reason(exc: OSError) -> str:
+    """Why a handshake failed, in words."""
+    if not isinstance(exc, ssl.SSLError):
+        return exc.strerror or str(exc) or type(exc).__name__
+    verified = getattr(exc, "verify_message", "")
+    if verified:
+        return f"its certificate: {verified.lower()}"
+    reason = exc.reason or str(exc)
+    return _SAID_IN_TLS.get(reason) or reason.lower().replace("_", " ")
 
 
 def peer_fingerprint(ssl_object: ssl.SSLObject) -> bytes:

@@ -160,12 +160,13 @@ def run(config: NodeConfig, stop_with_stdin: bool) -> None:
     from d1server.node import run_node
 
     configure_logs(config.log_level, config.log_format)
-    main = run_node(config)
+    renew_tls = asyncio.Event()
+    main = run_node(config, renew_tls)
     if stop_with_stdin:
         main = with_stdin(main)
     try:
         with private_files():
-            run_until_signalled(main, loop_factory=uvloop.new_event_loop)
+            run_until_signalled(main, loop_factory=uvloop.new_event_loop, on_hangup=renew_tls.set)
     except Exception as exc:
         raise refusal_to_start(exc, config) from exc
 

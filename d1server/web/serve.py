@@ -8,8 +8,7 @@ Stop order:
 """
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Final, NoReturn
@@ -18,15 +17,19 @@ from aiohttp import web
 from prometheus_client.registry import Collector
 
 from d1server.metrics import HttpMeter
+from d1server.node_tls import Shown
 from d1server.query import NodeView
+from d1server.tls_listener import TlsListener, listen_tls
 from d1server.web.admission import Admission
 from d1server.web.app import open_app
+from d1server.web.failures import FailureBook
 from d1server.web.fastpath import FastConnection
 from d1server.web.front import Front
 from d1server.web.handed import HandedConnection
 from d1server.web.limits import HEAD_S_MAX, SWEEP_S, HttpLimits
 
 _LOOK_AGAIN_S: Final = 0.005
+_BACKLOG: Final = 1024
 
 
 @asynccontextmanager
@@ -37,12 +40,13 @@ async def serving(
     *,
     limits: HttpLimits | None = None,
     collectors: Sequence[Collector] = (),
-    tls: ssl.SSLContext | None = None,
+    tls: Callable[[], Shown] | None = None,
     open_metrics: bool = False,
 ) -> AsyncIterator[Front]:
     """Serve `node` at `host`:`port` while the block runs; `Front.address` is what was bound.
 
-    Port 0 takes a free one. `collectors` add to /metrics, which asks for a token unless
+    Port 0 takes a free one. With `tls` each connection is made with what it gives then.
+    `collectors` add to /metrics, which asks for a token unless
     `open_metrics`.
     """
     limits = limits or HttpLimits()
@@ -61,17 +65,9 @@ async def serving(
     def open_connection() -> FastConnection:
         return FastConnection(front, lambda: HandedConnection(manager, front))
 
-    loop = asyncio.get_running_loop()
     sweeping = asyncio.create_task(_sweep(front), name="http:sweep")
     try:
-        listener = await loop.create_server(
-            open_connection,
-            host,
-            port,
-            backlog=1024,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else HEAD_S_MAX,
-        )
+        listener = await _listen(open_connection, host, port, tls)
         try:
             front.address = listener.sockets[0].getsockname()[:2]
             yield front
@@ -81,6 +77,26 @@ async def serving(
     finally:
         sweeping.cancel()
         await asyncio.wait([sweeping])
+
+
+async def _listen(
+    open_connection: Callable[[], FastConnection],
+    host: str,
+    port: int,
+    tls: Callable[[], Shown] | None,
+) -> asyncio.Server | TlsListener:
+    if tls is None:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(open_connection, host, port, backlog=_BACKLOG)
+    failures = FailureBook(told="many connections of %s to the HTTP address fail in TLS")
+    return await listen_tls(
+        lambda _shown: open_connection(),
+        host,
+        port,
+        shown=tls,
+        failures=failures,
+        handshake_s_max=HEAD_S_MAX,
+    )
 
 
 async def serve(node: NodeView, host: str, port: int, *, limits: HttpLimits) -> NoReturn:
