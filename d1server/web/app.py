@@ -14,20 +14,17 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from prometheus_client.registry import Collector
 
-from d1server.query import AdminRequest, Answer, NodeView, answered
-from d1server.web.admission import Refused, grant_of
+from d1server.query import Answer, NodeView
+from d1server.web.admission import Refused
 from d1server.web.binding import BindingRoutes, refused
-from d1server.web.body import BODY_FAULTS, Body
+from d1server.web.body import BODY_FAULTS
+from d1server.web.calls import Calls
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
 from d1server.web.handed import HandedConnection
-from d1server.web.head import SHAPES
-from d1server.web.headers import read_wishes
 from d1server.web.health import HealthRoutes
 from d1server.web.insights import InsightRoutes
-from d1server.web.limits import ADMIN_BODY_BYTES_MAX
 from d1server.web.openapi import document_routes
-from d1server.web.query_head import QueryHead
 from d1server.web.response import to_response
 from d1server.web.rest import RestRoutes
 from d1server.web.route import Handler, Route
@@ -48,28 +45,27 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
     """Return the application of one listening socket."""
     # Bodies are read and bounded in `Body`, never by aiohttp's `request.read()`.
     app = web.Application(middlewares=[_open_boundary(front)])
-    queries = QueryRoutes(node, front)
-    administration = AdminRoutes(node, front)
+    calls = Calls(node, front)
     health = HealthRoutes(node, front, collectors)
     routes = [
-        Route("POST", "/db/{database}/query", queries.query),
-        Route("POST", "/db/{database}/raw", queries.raw),
-        Route("POST", "/db", administration.create),
-        Route("POST", "/db/{database}/vacuum", administration.vacuum),
-        Route("GET", "/db", administration.list),
-        Route("GET", "/db/{database}", administration.info),
-        Route("DELETE", "/db/{database}", administration.delete),
-        Route("POST", "/tokens", administration.create_token),
-        Route("GET", "/tokens", administration.list_tokens),
-        Route("DELETE", "/tokens/{id}", administration.revoke_token),
+        Route("POST", "/db/{database}/query", calls.query(Shape.OBJECTS, Dialect.NODE)),
+        Route("POST", "/db/{database}/raw", calls.query(Shape.ARRAYS, Dialect.NODE)),
+        Route("POST", "/db", calls.operation("create")),
+        Route("POST", "/db/{database}/vacuum", calls.operation("vacuum")),
+        Route("GET", "/db", calls.operation("list")),
+        Route("GET", "/db/{database}", calls.operation("info")),
+        Route("DELETE", "/db/{database}", calls.operation("delete")),
+        Route("POST", "/tokens", calls.operation("token-create")),
+        Route("GET", "/tokens", calls.operation("token-list")),
+        Route("DELETE", "/tokens/{id}", calls.operation("token-revoke")),
         Route("GET", "/livez", health.livez),
         Route("GET", "/readyz", health.readyz),
         Route("GET", "/status", health.status),
         Route("GET", "/metrics", health.metrics),
-        *RestRoutes(node, front).routes(),
+        *RestRoutes(calls).routes(),
         *BindingRoutes(node, front).routes(),
-        *TransferRoutes(node, front).routes(),
-        *InsightRoutes(node, front).routes(),
+        *TransferRoutes(node, calls).routes(),
+        *InsightRoutes(calls).routes(),
         *document_routes(),
     ]
     for method, path, handler, bytes_max in routes:
@@ -80,72 +76,6 @@ def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> w
             else:
                 app.router.add_route(method, form, handler, expect_handler=on_expect)
     return app
-
-
-class QueryRoutes:
-    """`/query` and `/raw`."""
-
-    def __init__(self, node: NodeView, front: Front) -> None:
-        self._queries = node.queries
-        self._body_bytes_max = front.limits.body_bytes_max
-        self._room = front.room
-
-    async def query(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, SHAPES["query"])
-
-    async def raw(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, SHAPES["raw"])
-
-    async def _answer(self, request: web.Request, shape: Shape) -> web.StreamResponse:
-        wishes = read_wishes((name.lower(), value) for name, value in request.headers.items())
-        head = QueryHead(request.match_info["database"], shape, wishes, Dialect.NODE)
-        body = Body(request, self._room, self._body_bytes_max)
-        try:
-            query = await head.request_aside(await body.read(), grant_of(request))
-            answer = await answered(self._queries, query)
-        finally:
-            body.close()
-        return to_response(answer, wishes.answer_header)
-
-
-class AdminRoutes:
-    """Creating, listing and deleting databases and access tokens."""
-
-    def __init__(self, node: NodeView, front: Front) -> None:
-        self._node = node
-        self._room = front.room
-
-    async def create(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("create", request)
-
-    async def list(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("list", request)
-
-    async def info(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("info", request)
-
-    async def delete(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("delete", request)
-
-    async def vacuum(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("vacuum", request)
-
-    async def create_token(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("token-create", request)
-
-    async def list_tokens(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("token-list", request)
-
-    async def revoke_token(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("token-revoke", request)
-
-    async def _administer(self, op: str, request: web.Request) -> web.StreamResponse:
-        body = await Body(request, self._room, ADMIN_BODY_BYTES_MAX).read()
-        name = next(iter(request.match_info.values()), "")
-        answer = await self._node.administer(
-            AdminRequest(op=op, database=name, body=body, hops=0, grant=grant_of(request))
-        )
-        return to_response(answer)
 
 
 def _open_boundary(front: Front) -> Middleware:

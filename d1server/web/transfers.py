@@ -13,15 +13,14 @@ from aiohttp import hdrs, web
 from d1server.exports import EXPORTS_PATH
 from d1server.file_relay import NO_ROOM, NOT_KEPT, FilePiece, FileRelay, received
 from d1server.imports import IMPORTS_PATH
-from d1server.query import AdminRequest, Answer, NodeView
+from d1server.query import Answer, NodeView
 from d1server.signing import UrlRefused
 from d1server.transfers import Transfers
 from d1server.uploads import FILE_BYTES_MAX, UploadRefused
-from d1server.web.admission import grant_of
-from d1server.web.body import Body, BodySlow
+from d1server.web.body import BodySlow
+from d1server.web.calls import Calls
 from d1server.web.errors import Fault, refuse
-from d1server.web.front import Front
-from d1server.web.limits import ADMIN_BODY_BYTES_MAX, body_s_max
+from d1server.web.limits import body_s_max
 from d1server.web.response import SERVER, to_response
 from d1server.web.rest import DATABASES, PREFIXES
 from d1server.web.route import Route
@@ -38,23 +37,18 @@ _OWN: Final = "/db/{database}"
 class TransferRoutes:
     """See the module's head."""
 
-    def __init__(self, node: NodeView, front: Front) -> None:
+    def __init__(self, node: NodeView, calls: Calls) -> None:
+        """Files are those of `node`; jobs are asked for by `calls`."""
         self._node = node
-        self._room = front.room
+        self._calls = calls
 
     def routes(self) -> Iterator[Route]:
         """Everything that is served here."""
         for database in (_OWN, *(prefix + DATABASES + "/{database}" for prefix in PREFIXES)):
-            yield Route("POST", database + "/export", self.export)
-            yield Route("POST", database + "/import", self.import_)
+            yield Route("POST", database + "/export", self._calls.operation("export"))
+            yield Route("POST", database + "/import", self._calls.operation("import"))
         yield Route("GET", EXPORTS_PATH + "{file}", self.download)
         yield Route("PUT", IMPORTS_PATH + "{file}", self.upload, FILE_BYTES_MAX)
-
-    async def export(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("export", request)
-
-    async def import_(self, request: web.Request) -> web.StreamResponse:
-        return await self._administer("import", request)
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """A file to import, whole or from where an earlier upload broke off."""
@@ -105,14 +99,6 @@ class TransferRoutes:
             raise web.HTTPNotFound
         transfers.signer.check(method, request.path, request.query)
         return transfers
-
-    async def _administer(self, op: str, request: web.Request) -> web.StreamResponse:
-        body = await Body(request, self._room, ADMIN_BODY_BYTES_MAX).read()
-        name = request.match_info["database"]
-        answer = await self._node.administer(
-            AdminRequest(op=op, database=name, body=body, hops=0, grant=grant_of(request))
-        )
-        return to_response(answer)
 
 
 def _refused(fault: Fault, message: str) -> web.StreamResponse:
