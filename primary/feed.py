@@ -108,6 +108,7 @@ class ReplicaFeed:
     def forget(self, uuid: bytes) -> None:
         """The database is deleted here."""
         self._drop(uuid)
+        self._told.pop(uuid, None)
         self._let_on()
 
     def _let_on(self) -> None:
@@ -234,11 +235,12 @@ class ReplicaFeed:
 
     async def _catch_up(self, progress: ReplicaProgress, database: PrimaryDatabase) -> None:
         """Stream from the log's files until the replica has what is durable."""
-        async with database.demand.used() as opened:
-            try:
-                return await self._stream_files(progress, opened)
-            except (PositionTrimmed, PositionUnknown):
-                progress.fall_out()
+        if progress.mode is Mode.STREAM:  # else it fell out of the log, and its copy failed
+            async with database.demand.used() as opened:
+                try:
+                    return await self._stream_files(progress, opened)
+                except (PositionTrimmed, PositionUnknown):
+                    progress.fall_out()
         return await self._copy(progress, database)
 
     async def _stream_files(self, progress: ReplicaProgress, opened: OpenPrimary) -> None:

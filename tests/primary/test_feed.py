@@ -1,12 +1,14 @@
 """What a replica is sent: all of it, in order, never more than its window."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 import primary.feed
+from engine.live import LiveDatabase
 from primary.database import PrimaryDatabase
 from primary.feed import WINDOW_BYTES, ReplicaFeed
 from primary.progress import Mode
@@ -217,10 +219,8 @@ async def test_a_copy_is_made_when_it_is_wanted(fed: Fed) -> None:
     await until(lambda: any(isinstance(one, SnapshotEnd) for one in fed.link.messages), "a copy")
 
 
-async def test_a_replica_falls_out_of_a_trimmed_log(
-    fed: Fed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its position was in the log when it began; when its turn comes the log has moved on."""
+async def fallen_out(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the replica's position trimmed from the log while it is being fed."""
     monkeypatch.setattr("primary.committer.CHECKPOINT_FRAMES", 50)
     monkeypatch.setattr("primary.committer.BASE_LOG_BYTES", 200_000)
     monkeypatch.setattr(primary.feed, "WINDOW_BYTES", 100_000)
@@ -233,13 +233,46 @@ async def test_a_replica_falls_out_of_a_trimmed_log(
         await fed.source.write("INSERT INTO t VALUES (randomblob(9000))")
     opened = await fed.source.open()
     await until(lambda: opened.log.tail.seq > fed.newest, "trimmed")
-    for _ in range(3000):
+
+
+async def brought_forward(fed: Fed) -> None:
+    """Acknowledge what comes until all has come."""
+
+    def is_forward() -> bool:
         fed.ack(0, fed.link.content_bytes)
-        await asyncio.sleep(0.001)
-        if fed.newest == fed.source.database.durable.seq:
-            break
-    assert fed.newest == fed.source.database.durable.seq
+        return fed.newest == fed.source.database.durable.seq
+
+    await until(is_forward, "all of it")
+
+
+async def test_a_replica_falls_out_of_a_trimmed_log(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its position was in the log when it began; when its turn comes the log has moved on."""
+    await fallen_out(fed, monkeypatch)
+    await brought_forward(fed)
     assert any(isinstance(one, SnapshotBegin) for one in fed.link.messages)
+
+
+async def test_a_copy_that_fails_after_falling_out_is_made_again(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file cannot be read for a moment: the replica gets its copy all the same."""
+    await fallen_out(fed, monkeypatch)
+    failures = 3
+    read_pages = primary.feed._read_pages
+
+    def failing(live: LiveDatabase, first: int, count: int) -> bytes:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EIO, "not now")
+        return read_pages(live, first, count)
+
+    monkeypatch.setattr(primary.feed, "_read_pages", failing)
+    await brought_forward(fed)
+    assert not failures
+    assert fed.mode is Mode.STREAM
 
 
 async def test_following_again_begins_anew(fed: Fed) -> None:
@@ -298,6 +331,8 @@ async def test_heartbeats_tell_what_moved(fed: Fed) -> None:
     assert told() == []
     await fed.source.write("INSERT INTO t VALUES (1)")
     assert told() == [3]
+    fed.feed.forget(fed.source.key)
+    assert told() == [3], "nothing is kept of a database that is forgotten"
 
 
 async def test_a_database_in_trouble_is_tried_again(
