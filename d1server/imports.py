@@ -186,7 +186,7 @@ class Imports:
             return known
         rows = await self.db.rows(FIND, (entry.id,))
         if not rows:
-            return None
+            return self._newest.get(database.uuid)  # another call may have begun one meanwhile
         job = recall(rows[0])
         if job.status is Status.ACTIVE:
             await self._settle(database, job)

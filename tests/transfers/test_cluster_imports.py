@@ -167,6 +167,20 @@ async def test_calls_out_of_turn_are_refused(
         assert (await polled(primary, await call(primary, second)))["status"] == "complete"
 
 
+async def test_a_file_that_is_ingested_twice_at_once_runs_once(tmp_path: Path) -> None:
+    """A client that asks again at once, before the first import of a database is noted."""
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        await primary.run("CREATE TABLE u(a)")
+        body = await uploaded(primary, "INSERT INTO u VALUES (1);" * 1000)
+        twice = await asyncio.gather(call(primary, body), call(primary, body))
+        assert twice[0]["filename"] == twice[1]["filename"]
+        for told in twice:
+            assert (await polled(primary, told))["status"] == "complete"
+        assert (await primary.sql("SELECT count(*) FROM u")).value == 1000
+
+
 async def test_writes_wait_for_an_import_and_reads_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
