@@ -48,6 +48,7 @@ _ACTIVE_MAX: Final = 2  # each takes one of the few threads for long reads
 _UNASKED_S_MAX: Final = 60.0
 _RUN_S_MAX: Final = 6 * 3600.0
 _BLOCK_CHARS: Final = 1024 * 1024
+_STOPPED: Final = "the export was stopped"
 
 
 @dataclass(slots=True, eq=False)
@@ -57,12 +58,12 @@ class Export:
     options: DumpOptions
     file: Path
     status: Status = Status.ACTIVE
-    bookmark: str = ""  # set once `begun` is
+    bookmark: str = ""  # set once `begun` is, unless it was stopped before
     error: str = ""
     hint: str = ""
     bytes_written: int = 0  # by the thread
     asked_at: float = field(default_factory=time.monotonic)
-    ended_at: float = 0.0
+    ended_at: float = 0.0  # once COMPLETE
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
@@ -148,7 +149,9 @@ class Exports:
     def _begin(self, database: PrimaryDatabase, options: DumpOptions) -> Export:
         export = Export(options, self._folder / f"{secrets.token_hex(16)}.sql")
         self._newest[database.uuid] = export
-        export.task = self._spawn(self._run(database, export), f"export:{database.uuid.hex()}")
+        task = self._spawn(self._run(database, export), f"export:{database.uuid.hex()}")
+        task.add_done_callback(lambda _: self._ended(database, export))
+        export.task = task
         return export
 
     async def _run(self, database: PrimaryDatabase, export: Export) -> None:
@@ -163,23 +166,24 @@ class Exports:
                 writing = self._resources.readers.start(_write_dump, reader, export, disk)
                 await until_done(writing, stop=reader.sandbox.interrupt)
             export.status = Status.COMPLETE
+            export.ended_at = time.monotonic()
             self._finished.append(export)
-        except asyncio.CancelledError:
-            export.error = "the export was stopped"
-            raise
         except StatementRefused as exc:
             export.error, export.hint = exc.message, exc.hint
         except (EngineError, PrimaryError, Retired, OSError, apsw.Error) as exc:
             export.error = _told_error(exc)
-        finally:
-            export.ended_at = time.monotonic()
-            if export.status is Status.ACTIVE:
-                export.status = Status.FAILED
-                export.error = export.error or "internal error"
-                self._resources.disk.remove(export.file)
-                logger.info("an export of %s failed: %s", database.uuid.hex(), export.error)
-            export.begun.set()
-            export.ended.set()
+
+    def _ended(self, database: PrimaryDatabase, export: Export) -> None:
+        """Its task is done, and has perhaps not even begun: one that is stopped at once."""
+        if export.status is Status.ACTIVE:
+            assert export.task is not None
+            is_stopped = export.task.cancelled()
+            export.status = Status.FAILED
+            export.error = export.error or (_STOPPED if is_stopped else "internal error")
+            self._resources.disk.remove(export.file)
+            logger.info("an export of %s failed: %s", database.uuid.hex(), export.error)
+        export.begun.set()
+        export.ended.set()
 
     def _told(self, export: Export) -> Answer:
         result: dict[str, object] | None = None

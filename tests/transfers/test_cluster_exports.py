@@ -10,8 +10,9 @@ import pytest
 from d1server import exports, jobs
 from d1server.transfer_bodies import EXPORT_BUSY, NOT_EXPORTING
 from engine.dump import VIRTUAL_TABLE
+from primary.database import PrimaryDatabase
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
-from tests.waiting import until
+from tests.waiting import EVENT_S_MAX, until
 
 
 async def call(node: NodeUnderTest, body: object, db: str = "shop") -> dict[str, Any]:
@@ -132,6 +133,22 @@ async def test_an_export_that_nobody_asks_about_stops(
         reply = await primary.administer("delete", "shop")
         assert reply.status == 200
         assert not list(folder.iterdir())
+
+
+async def test_an_export_that_is_stopped_before_it_begins_is_told(tmp_path: Path) -> None:
+    """Its database is deleted in the same moment: whoever asked for it gets an answer."""
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        kept = primary.primary.transfers.exports
+        database = primary.database()
+        assert isinstance(database, PrimaryDatabase)
+        asking = asyncio.create_task(kept.answer(database, b"{}"))
+        forgetting = asyncio.create_task(kept.forget(database.uuid))
+        await asyncio.wait([asking, forgetting], timeout=EVENT_S_MAX)
+        assert asking.done()
+        told = json.loads(asking.result().body)["result"]
+        assert (told["status"], told["error"]) == ("error", "the export was stopped")
 
 
 async def test_errors_are_told_as_d1_does(tmp_path: Path) -> None:
