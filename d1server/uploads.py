@@ -103,8 +103,9 @@ class Uploads:
             raise UploadRefused(_TOO_LARGE)
         await self._threads.call(self._disk.check_room, self._folder, announced)
         async with self._turn(name):
-            writing = await self._threads.call(_Writing, self._disk, self._part(name), at)
+            writing = _Writing(self._disk, self._part(name))
             try:
+                await self._threads.call(writing.open, at)
                 await self._write(writing, chunks)
                 if is_last:
                     await self._finish(writing, name, md5)
@@ -174,21 +175,22 @@ class _Writing:
     Its MD5 is counted while it is written, if that is from its beginning; else at the end.
     """
 
-    def __init__(self, disk: Disk, path: Path, at: int) -> None:
-        have = _size(path)
-        if at > have:
-            raise UploadRefused(f"only {have} bytes are here: go on from there")
+    def __init__(self, disk: Disk, path: Path) -> None:
         self._disk = disk
-        self._folder = path.parent
+        self._path = path
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._hashed = 0  # bytes that are in it
-        self._fd = disk.open(path, create=True)
+        self._fd = -1
+        self.size = 0
+
+    def open(self, at: int) -> None:
+        """Go on at byte `at`; `close` gives the descriptor back, also after an error."""
+        have = _size(self._path)
+        if at > have:
+            raise UploadRefused(f"only {have} bytes are here: go on from there")
+        self._fd = self._disk.open(self._path, create=True)
+        self._disk.truncate(self._fd, at)
         self.size = at
-        try:
-            disk.truncate(self._fd, at)
-        except BaseException:
-            disk.close(self._fd)
-            raise
 
     def md5(self) -> str:
         """Of all that is in the file."""
@@ -199,7 +201,7 @@ class _Writing:
         return self._md5.hexdigest()
 
     def append(self, block: bytes) -> None:
-        self._disk.check_room(self._folder, len(block))
+        self._disk.check_room(self._path.parent, len(block))
         self._disk.pwrite(self._fd, block, self.size)
         if self._hashed == self.size:
             self._md5.update(block)
@@ -210,7 +212,8 @@ class _Writing:
         self._disk.fsync(self._fd)
 
     def close(self) -> None:
-        self._disk.close(self._fd)
+        if self._fd >= 0:
+            self._disk.close(self._fd)
 
 
 def _size(path: Path) -> int:

@@ -22,8 +22,8 @@ async def snapshot_at(opened: OpenPrimary) -> AsyncIterator[tuple[SqlConnection,
     `WriteUnknown`.
     """
     async with opened.reads.snapshot() as reader:
-        seen = await _begun(opened, reader)
         try:
+            seen = await _begun(opened, reader)
             await opened.committer.wait_durable()
             yield reader, seen
         finally:

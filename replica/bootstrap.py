@@ -118,11 +118,11 @@ class FileCopy:
         disk = self._resources.disk
         try:
             disk.fsync(self._fd)
+            self._log.drop_partial()
+            is_lost = self._lacks(replaced)
         finally:
             disk.close(self._fd)
-        self._log.drop_partial()
-        is_lost = self._lacks(replaced)
-        self._log.close()
+            self._log.close()
         begin = self._begin
         base = Base(begin.base.bookmark, begin.checksum, begin.page_count)
         write_base(self._folder, self.uuid, base, disk)

@@ -1,6 +1,8 @@
 """A replica's database follows commit by commit, and never shows what is not the primary's."""
 
 import asyncio
+import errno
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -10,9 +12,11 @@ import pytest
 
 import replica.applier
 import replica.database
+from engine.files import Disk
 from engine.inject import Injector
 from engine.recovery import DB_NAME
 from engine.wal import PAGE_SIZE
+from replica.bootstrap import COPY_SUFFIX
 from tests.engine.gated_disk import GatedDisk
 from tests.primary.opened_primary import numbers, turns
 from tests.replica.following_replica import Following, following
@@ -221,6 +225,48 @@ async def test_a_copy_that_fails_is_asked_for_again(
         await fed.equal()
         assert not fed.database.problem
         assert not left_of_copies(fed)
+
+
+class SyncFailsOnce(Disk):
+    """A disk that fails to sync a copy's file, once; knows which descriptors are open."""
+
+    def __init__(self) -> None:
+        self.opened: dict[int, Path] = {}
+        self.failures = 1
+
+    def open(self, path: Path, *, create: bool = False) -> int:
+        fd = super().open(path, create=create)
+        self.opened[fd] = path
+        return fd
+
+    def close(self, fd: int) -> None:
+        del self.opened[fd]
+        super().close(fd)
+
+    def fsync(self, fd: int) -> None:
+        path = self.opened[fd]
+        if self.failures and path.name == DB_NAME and COPY_SUFFIX in path.parent.name:
+            self.failures -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().fsync(fd)
+
+
+async def test_a_copy_that_cannot_be_made_durable_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a file nor a descriptor; and it does not take the database's place."""
+    monkeypatch.setattr(replica.database, "_ASK_AGAIN_S", 0.02)
+    disk = SyncFailsOnce()
+    async with following(tmp_path, disk) as fed:
+        await fed.feed()
+        await fed.reached(2)
+        await fed.copy()
+        await until(lambda: fed.copies_wanted == 1, "asked again")
+        assert not disk.failures
+        assert not [path for path in disk.opened.values() if COPY_SUFFIX in str(path)]
+        assert not left_of_copies(fed)
+        await fed.copy()
+        await fed.equal()
 
 
 async def test_copies_begun_anew_do_not_collide(fed: Following) -> None:

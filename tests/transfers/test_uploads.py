@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from d1server.uploads import KEPT_S, Uploads
 from engine.files import Disk
 from engine.threads import Threads
 from proto.record import Buffer
+from tests.waiting import until
 
 DATA = bytes(range(256)) * 20_000  # more than one block
 MD5 = hashlib.md5(DATA, usedforsecurity=False).hexdigest()
@@ -25,6 +27,23 @@ class SmallDisk(Disk):
 
     room = 1 << 40
     taken = 0  # of what the file system has free
+    is_opening = False
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()  # files are opened when it is set
+        self.gate.set()
+        self.opened: set[int] = set()
+
+    def open(self, path: Path, *, create: bool = False) -> int:
+        self.is_opening = True
+        self.gate.wait()
+        fd = super().open(path, create=create)
+        self.opened.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self.opened.discard(fd)
+        super().close(fd)
 
     def check_room(self, folder: Path, count: int) -> None:
         super().check_room(folder, count + self.taken)
@@ -85,6 +104,20 @@ async def test_what_nobody_has_used_for_a_day_goes(uploads: Uploads) -> None:
     assert names(uploads) == {"young", "receiving.part"}
     sending.cancel()
     await asyncio.wait([sending])
+
+
+async def test_an_upload_that_is_ended_while_its_file_is_opened_leaves_no_descriptor(
+    uploads: Uploads, disk: SmallDisk
+) -> None:
+    disk.gate.clear()
+    sending = asyncio.create_task(receive(uploads, "file"))
+    await until(lambda: disk.is_opening, "opening the file")
+    sending.cancel()
+    await asyncio.sleep(0)
+    disk.gate.set()
+    await asyncio.wait([sending])
+    assert sending.cancelled()
+    assert not disk.opened
 
 
 async def test_an_upload_without_room_gives_back_what_it_took(
