@@ -49,7 +49,11 @@ class Calls:
 
     async def read_body(self, request: web.Request) -> bytes:
         """The body of an administration call."""
-        return await Body(request, self._room, ADMIN_BODY_BYTES_MAX).read()
+        body = Body(request, self._room, ADMIN_BODY_BYTES_MAX)
+        try:
+            return await body.read()
+        finally:
+            body.close()
 
     async def administer(self, op: str, request: web.Request, body: bytes) -> web.StreamResponse:
         """Have the node run one administration call on what the path names."""
