@@ -50,8 +50,6 @@ from engine.segment_scan import state_after, verify_segment
 from proto.record import Buffer, CommitPart
 from proto.tokens import Bookmark, CommitToken
 
-__all__ = ["CommitLog", "LogEnds", "LogReader"]
-
 
 class CommitLog:
     """See the module's head."""

@@ -42,7 +42,7 @@ from engine.errors import (
     StatementRefused,
 )
 from engine.functions import install_bounded
-from engine.limits import SqlLimits
+from engine.limits import MIB, SqlLimits
 from engine.permissions import (
     MODULES,
     NO_SUCH_HIDDEN,
@@ -54,14 +54,10 @@ from engine.permissions import (
 )
 from engine.sqlerrors import describe_error, hint_for, is_damage
 from engine.views import COPIES_MAX, copies
+from engine.wal import PAGE_SIZE
 from engine.watchdog import TIME, WATCHDOG, Watch
 from proto.api import SqlValue
 
-__all__ = ["Prepared", "Sandbox", "SqlLimits", "describe_error", "open_guard"]
-
-MIB: Final = 1024 * 1024
-
-PAGE_SIZE: Final = 4096
 CACHE_KIB_WRITER: Final = 32 * 1024  # a random update costs 3 times as much with SQLite's 2 MB
 CACHE_KIB_READER: Final = 16 * 1024
 HEAP_SOFT_BYTES: Final = 512 * MIB  # from here on page caches reuse their pages

@@ -30,10 +30,8 @@ from engine.invalid_text import rows_of_any_text
 from engine.permissions import Trait, may_nest_views
 from engine.program import parse
 from engine.sandbox import Sandbox
-from engine.sqltext import first_row, shape, split
+from engine.sqltext import first_row, shape
 from proto.api import SqlValue, StatementResult
-
-__all__ = ["Plan", "Planner", "run", "split"]
 
 WRONG_BINDINGS: Final = "Wrong number of parameter bindings for SQL query."
 

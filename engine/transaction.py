@@ -17,7 +17,8 @@ import msgspec
 from engine.errors import BudgetExceeded, StatementRefused
 from engine.limits import SqlLimits
 from engine.sandbox import Sandbox
-from engine.statements import Planner, count_result, run, split
+from engine.sqltext import split
+from engine.statements import Planner, count_result, run
 from proto.api import NO_STATEMENTS, SqlValue, Statement, StatementResult
 
 _SPLIT_CACHE_MAX = 256

@@ -21,7 +21,8 @@ import apsw
 from engine.checksum import PageChecksums
 from engine.errors import DatabaseClosed, DatabaseDamaged, EngineError
 from engine.live import LiveDatabase, Role
-from engine.log import CommitLog, LogEnds
+from engine.log import CommitLog
+from engine.log_survey import LogEnds
 from engine.ondemand import OnDemand, Retired
 from engine.opening import open_recovered
 from engine.reads import Reads

@@ -31,7 +31,8 @@ from engine.durations import Histogram
 from engine.errors import DatabaseDamaged, EngineError, LogFailed
 from engine.flusher import Flusher
 from engine.live import LiveDatabase
-from engine.log import CommitLog, LogReader
+from engine.log import CommitLog
+from engine.log_reader import LogReader
 from engine.reads import Reads
 from engine.recovery import Base
 from engine.threads import Threads

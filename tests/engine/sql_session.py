@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.sandbox import Sandbox, SqlLimits
-from engine.statements import Planner, run, split
+from engine.limits import SqlLimits
+from engine.sandbox import Sandbox
+from engine.sqltext import split
+from engine.statements import Planner, run
 from proto.api import SqlValue, StatementResult
 
 HIDDEN_TABLE = "CREATE TABLE _d1_secret(key TEXT PRIMARY KEY, value)"

@@ -13,7 +13,8 @@ from engine.capture import PageImages, WalCapture
 from engine.checksum import PageChecksums
 from engine.errors import DatabaseDamaged
 from engine.files import Disk, HeldFiles
-from engine.sandbox import Sandbox, SqlLimits
+from engine.limits import SqlLimits
+from engine.sandbox import Sandbox
 from engine.wal import PAGE_SIZE
 
 

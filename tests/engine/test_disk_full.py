@@ -8,7 +8,7 @@ import apsw
 import pytest
 
 from engine.errors import DiskFull, StatementRefused
-from engine.sandbox import SqlLimits
+from engine.limits import SqlLimits
 from engine.transaction import SqlConnection, read, steps_of, write
 from proto.api import Statement, StatementResult
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BudgetExceeded, ResultTooLarge, StatementRefused
-from engine.sandbox import INLINE_S_MAX, SqlLimits
+from engine.limits import SqlLimits
+from engine.sandbox import INLINE_S_MAX
 from proto.api import SqlValue
 from tests.engine.sql_session import SqlSession, open_session
 

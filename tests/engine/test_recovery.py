@@ -12,11 +12,11 @@ import pytest
 from engine.checksum import PageChecksums
 from engine.errors import DatabaseDamaged, PositionTrimmed, PositionUnknown
 from engine.files import Disk
+from engine.limits import SqlLimits
 from engine.live import LiveDatabase, Role
 from engine.log import CommitLog
 from engine.recovery import BASE_NAME, DB_NAME, LOG_NAME, Base, read_base, recover, write_base
 from engine.resources import Resources
-from engine.sandbox import SqlLimits
 from engine.threads import Threads
 from engine.transaction import steps_of
 from engine.wal import PAGE_SIZE

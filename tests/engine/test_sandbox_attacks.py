@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import StatementRefused
-from engine.statements import split
+from engine.sqltext import split
 from tests.engine.sql_session import SqlSession, open_session
 
 SCHEMA = """

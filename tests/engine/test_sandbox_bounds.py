@@ -17,7 +17,8 @@ from engine.errors import (
     StatementRefused,
 )
 from engine.functions import install_bounded
-from engine.sandbox import HEAP_HARD_BYTES, INLINE_S_MAX, MIB, SqlLimits
+from engine.limits import MIB, SqlLimits
+from engine.sandbox import HEAP_HARD_BYTES, INLINE_S_MAX
 from engine.transaction import SqlConnection, read, steps_of, write, writes, writes_in_time
 from proto.api import Statement
 from tests.engine.sql_session import SqlSession, open_session

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StatementRefused
-from engine.sandbox import SqlLimits
+from engine.limits import SqlLimits
 from tests.engine.golden_errors import GOLDEN, SCHEMA
 from tests.engine.sql_session import SqlSession, open_session
 

@@ -8,7 +8,8 @@ import apsw
 import pytest
 
 from engine.errors import BudgetExceeded, DatabaseDamaged, StatementRefused
-from engine.sandbox import INLINE_S_MAX, Sandbox, SqlLimits, open_guard
+from engine.limits import SqlLimits
+from engine.sandbox import INLINE_S_MAX, Sandbox, open_guard
 from engine.statements import Planner, run
 from tests.engine.sql_session import SqlSession, open_session
 

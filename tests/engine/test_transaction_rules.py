@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BudgetExceeded, StatementRefused
-from engine.sandbox import SqlLimits
+from engine.limits import SqlLimits
 from engine.transaction import (
     SqlConnection,
     Step,

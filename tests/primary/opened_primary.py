@@ -8,8 +8,8 @@ from pathlib import Path
 
 from d1server.tasks import Tasks
 from engine.files import Disk
+from engine.limits import SqlLimits
 from engine.resources import Resources
-from engine.sandbox import SqlLimits
 from engine.threads import Threads
 from engine.transaction import Step
 from primary.committer import Committer

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.files import Disk
+from engine.limits import SqlLimits
 from engine.resources import Resources
-from engine.sandbox import SqlLimits
 from engine.threads import Threads
 from engine.transaction import steps_of
 from engine.wal import PAGE_SIZE
