@@ -14,7 +14,7 @@ from d1server.query import Answer
 from proto.api import encode_error
 from proto.errors import BookmarkInvalid, RequestInvalid
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Refusal(NamedTuple):
@@ -94,5 +94,5 @@ def answer_exception(exc: Exception) -> Answer:
     if isinstance(exc, RequestInvalid | BookmarkInvalid):
         return refuse(Fault.REQUEST_INVALID, str(exc))
     reference = secrets.token_hex(8)
-    log.error("unexpected error, reference=%s", reference, exc_info=exc)
+    logger.error("unexpected error, reference=%s", reference, exc_info=exc)
     return refuse(Fault.INTERNAL, f"internal error; reference = {reference}")

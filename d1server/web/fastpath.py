@@ -40,6 +40,7 @@ from d1server.web.limits import (
     HEAD_S_MAX,
     IDLE_S_MAX,
     LINGER_S_MAX,
+    NEVER,
     PIPELINE_TURN,
     WRITE_BYTES_MIN,
     WRITE_STALL_S_MAX,
@@ -49,7 +50,6 @@ from d1server.web.response import render_answer
 from engine.durations import Histogram
 from proto.api import Dialect
 
-NEVER: Final = float("inf")
 _NO_ALIAS: Final = b""
 _HEAD_END_BYTES: Final = len(HEAD_END)
 _BINDING: Final = Dialect.BINDING

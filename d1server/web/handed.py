@@ -8,7 +8,7 @@ deadline; the body's is where the body is read (`app.py`).
 import asyncio
 import logging
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import TransferEncodingError
@@ -19,13 +19,13 @@ from d1server.web.limits import (
     HEAD_S_MAX,
     IDLE_S_MAX,
     LINGER_S_MAX,
+    NEVER,
     WRITE_BYTES_MIN,
     WRITE_STALL_S_MAX,
 )
 from d1server.web.response import answer_headers
 
-log = logging.getLogger(__name__)
-NEVER: Final = float("inf")
+logger = logging.getLogger(__name__)
 
 
 class HandedConnection(web.RequestHandler):
@@ -109,7 +109,7 @@ class HandedConnection(web.RequestHandler):
         It was answered 400; aiohttp tries to read the rest, and ends the connection.
         """
         if isinstance(kwargs.get("exc_info"), web.RequestPayloadError | TransferEncodingError):
-            log.debug("a body could not be read: %s", kwargs["exc_info"])
+            logger.debug("a body could not be read: %s", kwargs["exc_info"])
         else:
             super().log_exception(*args, **kwargs)
 
@@ -124,7 +124,7 @@ class HandedConnection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer is under way: nothing else can be said")
         if status < 500:
-            log.debug("refused: %s", message)
+            logger.debug("refused: %s", message)
             text = f"this is not HTTP as it should be: {message or 'bad request'}"
             answer = refuse(Fault.REQUEST_INVALID, text)
         else:

@@ -24,6 +24,7 @@ BACKLOG_BYTES_MAX: Final = 64 * KIB  # pipelined bytes kept while an answer is i
 PIPELINE_TURN: Final = 16  # requests of one connection served before the others get their turn
 ADMIN_BODY_BYTES_MAX: Final = 64 * KIB  # a name and a few options
 SWEEP_S: Final = 1.0  # how late a deadline above may be noticed
+NEVER: Final = float("inf")  # of a connection that nothing is due of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
