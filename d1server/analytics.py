@@ -4,17 +4,32 @@ Pure. A `Sample` is what one hour of one database cost, or of one of its stateme
 now. Rows are sums of samples; a row's `avg` is its sum by its count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from d1server.analytics_filter import HOUR_S, TIMES, read_filter
-from d1server.graphql import TYPENAME, Field, GraphqlRefused
+from d1server.analytics_filter import HOUR_S, Test
 from d1server.query_costs import quantile
 
+QUERIES: Final = "d1QueriesAdaptiveGroups"
+ANALYTICS: Final = "d1AnalyticsAdaptiveGroups"
+STORAGE: Final = "d1StorageAdaptiveGroups"
+DATASETS: Final = (QUERIES, ANALYTICS, STORAGE)
+
 ROWS_MAX: Final = 10_000
-SHARES: Final = (25, 50, 75, 90, 95, 99)
+SHARES: Final[Mapping[str, float]] = {
+    **{f"P{percent}": percent / 100 for percent in (25, 50, 75, 90, 95, 99)},
+    "P999": 0.999,
+}
+TIMES: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("datetime", "datetimeMinute", "datetimeFiveMinutes"), 1),
+    **dict.fromkeys(("datetimeFifteenMinutes", "datetimeHour"), 1),
+    "datetimeSixHours": 6,
+}
+"""Dimensions that are times, and how many hours each holds: all tell the beginning of one."""
+UNTOLD: Final = ("databaseRole", "servedByInstance", "servedByRegion")
+"""Dimensions of D1 that nothing is counted by: null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,44 +40,64 @@ class Sample:
     hour: int  # since 1970
     sums: Mapping[str, float]
     count: int = 0
-    query: str | None = None
+    query: str = ""
     buckets: Sequence[int] = ()
     most: Mapping[str, float] = field(default_factory=dict)
 
-    def dimension(self, name: str) -> str:
-        """What stands in the dimension of this name. Raises `GraphqlRefused`."""
-        if name == "databaseId":
-            return self.database
-        if name == "query" and self.query is not None:
-            return self.query
-        at = datetime.fromtimestamp(self.hour * HOUR_S, UTC)
-        if name == "date":
-            return at.strftime("%Y-%m-%d")
+    def dimension(self, name: str) -> str | None:
+        """What stands in the dimension of this name."""
         if name in TIMES:
+            at = datetime.fromtimestamp(self.seconds(name), UTC)
             return at.strftime("%Y-%m-%dT%H:%M:%SZ")
-        raise GraphqlRefused(f"unknown dimension {name!r}")
+        if name == "date":
+            return datetime.fromtimestamp(self.hour * HOUR_S, UTC).strftime("%Y-%m-%d")
+        if name in UNTOLD:
+            return None
+        # What failed is not counted, so no row has an error.
+        return {"databaseId": self.database, "query": self.query, "error": ""}[name]
+
+    def seconds(self, name: str) -> int:
+        """The same for one of TIMES, since 1970."""
+        return (self.hour - self.hour % TIMES[name]) * HOUR_S
 
 
-def rows(samples: Sequence[Sample], asked: Field) -> list[dict[str, Any]]:
-    """The rows of one dataset for a field with D1's arguments. Raises `GraphqlRefused`."""
-    is_wanted = read_filter(asked.arguments.get("filter"))
-    parts = [part for part in asked.fields if part.name == "dimensions"]
-    dimensions = sorted({one.name for part in parts for one in part.fields} - {TYPENAME})
-    groups: dict[tuple[str, ...], list[Sample]] = {}
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How rows are ordered: by what stands under `path`."""
+
+    path: tuple[str, ...]
+    is_down: bool
+
+    def key(self, row: Mapping[str, Any]) -> Any:
+        """What a row is ordered by; of something that it does not have, nothing."""
+        value: Any = row
+        for name in self.path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return (value is not None, value if value is not None else 0)
+
+
+def rows(
+    samples: Sequence[Sample],
+    *,
+    is_wanted: Test,
+    dimensions: Collection[str],
+    orders: Sequence[Order] = (),
+    limit: int = ROWS_MAX,
+) -> list[dict[str, Any]]:
+    """The rows of one dataset; `dimensions` are those that were selected."""
+    names = sorted(dimensions)
+    groups: dict[tuple[str | None, ...], list[Sample]] = {}
     for sample in samples:
         if is_wanted(sample):
-            key = tuple([sample.dimension(name) for name in dimensions])
+            key = tuple([sample.dimension(name) for name in names])
             groups.setdefault(key, []).append(sample)
-    found = [_row(dict(zip(dimensions, key, strict=True)), group) for key, group in groups.items()]
-    for order in reversed(_orders(asked.arguments.get("orderBy"))):
+    found = [_row(dict(zip(names, key, strict=True)), group) for key, group in groups.items()]
+    for order in reversed(orders):
         found.sort(key=order.key, reverse=order.is_down)
-    limit = asked.arguments.get("limit", ROWS_MAX)
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise GraphqlRefused("limit: wants a whole number")
     return found[: min(limit, ROWS_MAX)]
 
 
-def _row(dimensions: dict[str, str], group: Sequence[Sample]) -> dict[str, Any]:
+def _row(dimensions: dict[str, str | None], group: Sequence[Sample]) -> dict[str, Any]:
     sums: dict[str, float] = {}
     most: dict[str, float] = {}
     for sample in group:
@@ -72,43 +107,14 @@ def _row(dimensions: dict[str, str], group: Sequence[Sample]) -> dict[str, Any]:
             most[name] = max(most.get(name, 0), value)
     count = sum(sample.count for sample in group)
     buckets = [sum(values) for values in zip(*(s.buckets for s in group if s.buckets), strict=True)]
+    averages = {name: value / count if count else 0 for name, value in sums.items()}
     return {
         "count": count,
         "sum": sums,
-        "avg": {name: value / count if count else 0 for name, value in sums.items()},
+        "avg": averages | {"sampleInterval": 1},  # nothing is left out
         "max": most,
         "quantiles": {
-            **{f"queryBatchTimeMsP{one}": quantile(buckets, one / 100) for one in SHARES},
-            **{f"queryDurationMsP{one}": None for one in SHARES},  # not counted for each statement
+            f"queryBatchTimeMs{name}": quantile(buckets, share) for name, share in SHARES.items()
         },
         "dimensions": dimensions,
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """`sum_rowsRead_DESC`, `count_ASC`, `datetimeHour_ASC`."""
-
-    path: tuple[str, ...]
-    is_down: bool
-
-    def key(self, row: Mapping[str, Any]) -> Any:
-        value: Any = row
-        for name in self.path:
-            value = value.get(name, 0) if isinstance(value, Mapping) else 0
-        return value
-
-
-def _orders(asked: object) -> list[_Order]:
-    if asked is None:
-        return []
-    orders = []
-    for text in asked if isinstance(asked, list) else [asked]:
-        words = text.split("_") if isinstance(text, str) else []
-        if not 2 <= len(words) <= 3 or words[-1] not in ("ASC", "DESC"):
-            raise GraphqlRefused(f"orderBy: {text!r} is none of sum_<field>_DESC, count_ASC, ...")
-        path = tuple(words[:-1])
-        if len(path) == 1 and path[0] != "count":
-            path = ("dimensions", *path)
-        orders.append(_Order(path, words[-1] == "DESC"))
-    return orders

@@ -6,25 +6,26 @@ Bounds: one query is answered at a time, from at most `_SAMPLES_MAX` rows of a d
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import orjson
 
 from d1server.access import Grant, Level
-from d1server.analytics import Sample, rows
+from d1server.analytics import ANALYTICS, DATASETS, QUERIES, STORAGE, Sample
 from d1server.cost_batch import KEPT_HOURS
-from d1server.graphql import Field, GraphqlRefused, Resolver, answer, read_query
 from d1server.query import Answer
 from d1server.refusals import answer_refusal
 from d1server.stored_costs import StoredCosts, query_row, usage_row
 from engine.threads import until_done
 from primary.errors import Overloaded
 
-QUERIES: Final = "d1QueriesAdaptiveGroups"
-ANALYTICS: Final = "d1AnalyticsAdaptiveGroups"
-STORAGE: Final = "d1StorageAdaptiveGroups"
+if TYPE_CHECKING:
+    from d1server.graphql_query import Query
+
+T = TypeVar("T")
 
 _DATASETS_MAX: Final = 16  # in one query: each is gone through for itself
 _WAITING_MAX: Final = 16
@@ -44,7 +45,7 @@ class GraphqlBody(msgspec.Struct):
 
     query: str
     variables: dict[str, Any] | None = None
-    operationName: str | None = None  # noqa: N815  # GraphQL's; there is one query
+    operationName: str | None = None  # noqa: N815  # GraphQL's; of several operations, which
 
 
 class Insights:
@@ -67,35 +68,29 @@ class Insights:
         try:
             asked = msgspec.json.decode(body, type=GraphqlBody)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
-            return _graphql(None, f'send {{"query": "..."}}: {exc}', 400)
+            return _refused([_error(f'send {{"query": "..."}}: {exc}')], 400)
         if self._waiting >= _WAITING_MAX:
             return answer_refusal(Overloaded("too many ask for statistics: try again later"))
         self._waiting += 1
         try:
-            fields = read_query(asked.query, asked.variables or {})
             await self._costs.store()
             async with self._answering:
-                data = await self._data(fields, grant)
-        except (GraphqlRefused, RecursionError) as exc:
-            return _graphql(None, str(exc))
+                query = await _on_thread(lambda: _read(asked))
+                return query if isinstance(query, Answer) else await self._answer(query, grant)
         finally:
             self._waiting -= 1
-        return _graphql(data, "")
 
-    async def _data(self, fields: Sequence[Field], grant: Grant) -> dict[str, Any]:
-        """What is selected; of the datasets only those, and the work with them on a thread."""
-        wanted = list(_datasets(fields))
-        if len(wanted) > _DATASETS_MAX:
-            raise GraphqlRefused(f"a query asks for at most {_DATASETS_MAX} datasets")
+    async def _answer(self, query: "Query", grant: Grant) -> Answer:
+        """What is selected; of the datasets only those are read."""
         since = int(time.time()) // _HOUR_S - KEPT_HOURS
         sizes = [one for one in self._sizes() if grant.may(Level.READ, one[0])]
         newest = since, orjson.dumps([text for _, text, _ in sizes]).decode()
         db = self._costs.db
-        queries = await db.rows(_QUERIES, newest) if QUERIES in wanted else []
-        usage = await db.rows(_USAGE, newest) if ANALYTICS in wanted else []
+        queries = await db.rows(_QUERIES, newest) if query.fields[QUERIES] else []
+        usage = await db.rows(_USAGE, newest) if query.fields[ANALYTICS] else []
 
-        def work() -> dict[str, Any]:
-            datasets = {
+        def work() -> Answer:
+            samples = {
                 QUERIES: [_query_sample(row) for row in queries],
                 ANALYTICS: [_usage_sample(row) for row in usage],
                 STORAGE: [
@@ -103,23 +98,39 @@ class Insights:
                     for _, text, size in sizes
                 ],
             }
-            resolvers: dict[str, Resolver] = {"viewer": lambda _: {}, "accounts": lambda _: [{}]}
-            resolvers |= {name: _resolver(samples) for name, samples in datasets.items()}
-            return answer(fields, resolvers)
+            return _answered(query, samples)
 
-        return await until_done(asyncio.ensure_future(asyncio.to_thread(work)))
+        return await _on_thread(work)
 
 
-def _datasets(fields: Iterable[Field]) -> Iterator[str]:
-    """The datasets that are selected, each as often as it is."""
-    for field in fields:
-        if field.name in (QUERIES, ANALYTICS, STORAGE):
-            yield field.name
-        yield from _datasets(field.fields)
+# graphql-core takes a quarter of a second to load: most nodes are never asked, and start sooner so.
 
 
-def _resolver(samples: list[Sample]) -> Callable[[Field], Any]:
-    return lambda field: rows(samples, field)
+def _read(asked: GraphqlBody) -> "Query | Answer":
+    from d1server.analytics_schema import SCHEMA  # noqa: PLC0415
+    from d1server.graphql_query import GraphqlRefused, read_query  # noqa: PLC0415
+
+    try:
+        query = read_query(SCHEMA, asked.query, asked.variables or {}, asked.operationName)
+    except GraphqlRefused as exc:
+        return _refused(exc.errors)
+    if sum(query.fields[name] for name in DATASETS) > _DATASETS_MAX:
+        return _refused([_error(f"a query asks for at most {_DATASETS_MAX} datasets")])
+    return query
+
+
+def _answered(query: "Query", samples: Mapping[str, list[Sample]]) -> Answer:
+    from d1server.graphql_query import GraphqlRefused  # noqa: PLC0415
+
+    try:
+        data = query.answer(samples)
+    except GraphqlRefused as exc:
+        return _refused(exc.errors)
+    return Answer(200, orjson.dumps({"data": data, "errors": None}), None)
+
+
+async def _on_thread(work: Callable[[], T]) -> T:
+    return await until_done(asyncio.ensure_future(asyncio.to_thread(work)))
 
 
 def _query_sample(row: Any) -> Sample:
@@ -147,7 +158,14 @@ def _usage_sample(row: Any) -> Sample:
     return Sample(ran.database, ran.hour, sums, sum(ran.buckets), buckets=ran.buckets)
 
 
-def _graphql(data: dict[str, Any] | None, error: str, status: int = 200) -> Answer:
-    shown = error.encode("utf-8", "replace").decode()
-    errors = [{"message": shown, "path": None}] if error else None
-    return Answer(status, orjson.dumps({"data": data, "errors": errors}), None)
+def _error(message: str) -> dict[str, Any]:
+    return {"message": message, "path": None}
+
+
+def _refused(errors: list[dict[str, Any]], status: int = 200) -> Answer:
+    """Errors as GraphQL tells them, with what Cloudflare's API adds."""
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    for error in errors:
+        error["message"] = error["message"].encode("utf-8", "replace").decode()
+        error["extensions"] = {"timestamp": now}
+    return Answer(status, orjson.dumps({"data": None, "errors": errors}), None)

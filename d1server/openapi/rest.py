@@ -185,7 +185,7 @@ def _graphql() -> Json:
         tag=_TAG,
         summary="Ask what queries have cost, at all nodes together",
         description="D1's datasets d1QueriesAdaptiveGroups, d1AnalyticsAdaptiveGroups and "
-        "d1StorageAdaptiveGroups.",
+        "d1StorageAdaptiveGroups; introspection tells their fields.",
         body=json_body(schema("GraphqlBody"), sizes={"query": _SIZES}),
         answers={200: told, 400: malformed},
         refusals=WITH_BODY,

@@ -206,7 +206,13 @@ def _operator_schemas() -> dict[str, Json]:
         "is_open": BOOLEAN,
         "problem": nullable("string"),
     }
-    graphql_error = entity({"message": STRING})
+    members = {
+        "message": STRING,
+        "path": {"anyOf": [{"type": "array", "minItems": 1}, {"type": "null"}]},
+        "locations": listed(entity({"line": COUNT, "column": COUNT})),
+        "extensions": entity({"timestamp": {"type": "string", "format": "date-time"}}),
+    }
+    graphql_error = entity(members, optional=["locations"])
     return {
         "Liveness": entity({"live": {"const": True}}),
         "Readiness": entity(readiness, optional=["status"]),

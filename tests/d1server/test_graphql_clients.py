@@ -233,7 +233,10 @@ async def test_a_bad_query_is_told_as_errors(
     body = {"query": query, "variables": variables}
     reply = await nodes.primary.call("POST", "/graphql", body)
     assert (reply.status, reply.json["data"]) == (200, None), reply
-    assert reply.json["errors"][0]["message"]
+    for error in reply.json["errors"]:
+        assert error["message"]
+        assert error["path"] is None or error["path"][0] == "viewer"
+        assert error["extensions"]["timestamp"].endswith("Z")
 
 
 DEEP = b'{"query": "{a}", "variables": {"a": ' + b"[" * 30_000

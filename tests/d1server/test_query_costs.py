@@ -1,13 +1,9 @@
-"""Query statistics: texts without values, counts that are stored, and GraphQL over them."""
-
-from typing import Any
+"""Query statistics: texts without values, counts that are stored."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d1server.analytics import Sample, rows
-from d1server.graphql import Field, GraphqlRefused, answer, read_query
 from d1server.query_costs import OTHERS, TEXTS_MAX, QueryStatistics, quantile
 from d1server.statement_text import SHOWN_CHARS_MAX, normalised
 from engine.transaction import Step
@@ -89,97 +85,3 @@ def test_many_texts_are_bounded() -> None:
     assert len(found) == TEXTS_MAX + 1
     assert found[OTHERS] == 2 * TEXTS_MAX
     assert len(costs.by_text) == TEXTS_MAX
-
-
-QUERY = """
-query named($tag: string!, $filter: [X!]) {  # a comment
-  viewer { accounts(filter: {accountTag: $tag}) {
-    all: d1(limit: 2, filter: $filter, orderBy: [sum_n_DESC, date_ASC], on: true) {
-      count sum { n } dimensions { databaseId } } } } }
-"""
-
-
-def test_what_is_selected_is_answered() -> None:
-    fields = read_query(QUERY, {"tag": "x", "filter": {"a": 1}})
-    seen: list[Field] = []
-
-    def resolve(field: Field) -> list[dict[str, Any]]:
-        seen.append(field)
-        row = {"count": 3, "sum": {"n": 4, "m": 5}, "dimensions": {"databaseId": "d"}, "more": 1}
-        return [row, row]
-
-    found = answer(fields, {"viewer": lambda _: {}, "accounts": lambda _: [{}], "d1": resolve})
-    row = {"count": 3, "sum": {"n": 4}, "dimensions": {"databaseId": "d"}}
-    assert found == {"viewer": {"accounts": [{"all": [row, row]}]}}
-    assert seen[0].arguments == {
-        "limit": 2,
-        "filter": {"a": 1},
-        "orderBy": ["sum_n_DESC", "date_ASC"],
-        "on": True,
-    }
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "{", "}", "{}", "query", "mutation { a }", "{ a { } }", "{ a(b: ) }", "{ a b: }"),
-        *("{ a } { b }", "{ ...F }", "query (", "{" * 1000, "{ a(b: " + "[" * 1000, "\0"),
-        "{ a(b: $) }",
-        *('{ a(b: "open) }', "{ nope }", "{ viewer }", "{ viewer { nope } }", "{ a" * 20),
-    ],
-)  # fmt: skip
-def test_bad_queries_are_refused(text: str) -> None:
-    with pytest.raises(GraphqlRefused):
-        answer(read_query(text, {}), {"viewer": lambda _: {}})
-
-
-@given(st.text('{}()[]:$!"query a1.,#\n-', max_size=40))
-def test_no_text_does_more_than_be_refused(text: str) -> None:
-    try:
-        read_query(text, {})
-    except GraphqlRefused:
-        pass
-
-
-def field_of(arguments: str, selection: str = "count sum { n } dimensions { databaseId }") -> Field:
-    return read_query(f"{{ d{arguments} {{ {selection} }} }}", {})[0]
-
-
-SAMPLES = [
-    Sample("a", 489_000, {"n": 1.0}, 1, query="q1", buckets=[0, 4, 0]),
-    Sample("a", 489_001, {"n": 2.0}, 1, query="q2", buckets=[0, 0, 1]),
-    Sample("b", 489_001, {"n": 9.0}, 3, query="q1"),
-]
-
-
-def test_samples_are_grouped_filtered_and_ordered() -> None:
-    """By the dimensions that are selected: a row is the sum of the samples that share them."""
-
-    def ask(arguments: str, selection: str = "dimensions { databaseId }") -> list[Any]:
-        return [
-            (*row["dimensions"].values(), row["count"], row["sum"]["n"])
-            for row in rows(SAMPLES, field_of(arguments, selection))
-        ]
-
-    assert ask("(orderBy: [sum_n_DESC])") == [("b", 3, 9.0), ("a", 2, 3.0)]
-    assert ask("(orderBy: avg_n_ASC, limit: 1)") == [("a", 2, 3.0)]
-    assert ask("", "count") == [(5, 12.0)]
-    hours = "dimensions { datetimeHour }"
-    assert ask("(orderBy: [datetimeHour_DESC])", hours) == [
-        ("2025-10-14T01:00:00Z", 4, 11.0),
-        ("2025-10-14T00:00:00Z", 1, 1.0),
-    ]
-    late = '(filter: {AND: [{datetimeHour_geq: "2025-10-14T00:30:00.123Z", databaseId: "a"}]})'
-    assert ask(late) == [("a", 1, 2.0)]
-    either = '(filter: {OR: [{databaseId: "b"}, {query_in: ["q2"]}]}, orderBy: [count_ASC])'
-    assert ask(either) == [("a", 1, 2.0), ("b", 3, 9.0)]
-    quantiles = rows(SAMPLES, field_of("", "count"))[0]["quantiles"]
-    assert quantiles["queryBatchTimeMsP50"] < quantiles["queryBatchTimeMsP95"]
-    for bad in (
-        *("(limit: -1)", '(orderBy: ["x"])', "(filter: 5)", "(filter: {nope: 1})"),
-        *("(filter: {databaseId: 1})", "(filter: {AND: 1})", "(filter: {date_xx: 1})"),
-    ):
-        with pytest.raises(GraphqlRefused):
-            ask(bad)
-    with pytest.raises(GraphqlRefused):
-        ask("", "dimensions { nope }")
