@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from d1server.analytics_filter import HOUR_S, Test
-from d1server.query_costs import quantile
+from d1server.durations import quantile, read, summed
 
 QUERIES: Final = "d1QueriesAdaptiveGroups"
 ANALYTICS: Final = "d1AnalyticsAdaptiveGroups"
@@ -41,7 +41,7 @@ class Sample:
     sums: Mapping[str, float]
     count: int = 0
     query: str = ""
-    buckets: Sequence[int] = ()
+    buckets: Sequence[int] | str = ()  # of durations; as text, as they are stored
     most: Mapping[str, float] = field(default_factory=dict)
 
     def dimension(self, name: str) -> str | None:
@@ -80,24 +80,29 @@ def rows(
     samples: Sequence[Sample],
     *,
     is_wanted: Test,
-    dimensions: Collection[str],
+    selected: Mapping[str, Collection[str]],
     orders: Sequence[Order] = (),
     limit: int = ROWS_MAX,
 ) -> list[dict[str, Any]]:
-    """The rows of one dataset; `dimensions` are those that were selected."""
-    names = sorted(dimensions)
+    """The rows of one dataset; `selected`: fields of `dimensions` and `quantiles`."""
+    names = sorted(selected.get("dimensions", ()))
+    quantiles = {*selected.get("quantiles", ())}
+    quantiles |= {order.path[1] for order in orders if order.path[0] == "quantiles"}
     groups: dict[tuple[str | None, ...], list[Sample]] = {}
     for sample in samples:
         if is_wanted(sample):
             key = tuple([sample.dimension(name) for name in names])
             groups.setdefault(key, []).append(sample)
-    found = [_row(dict(zip(names, key, strict=True)), group) for key, group in groups.items()]
+    found = [
+        {**_row(group, quantiles), "dimensions": dict(zip(names, key, strict=True))}
+        for key, group in groups.items()
+    ]
     for order in reversed(orders):
         found.sort(key=order.key, reverse=order.is_down)
     return found[: min(limit, ROWS_MAX)]
 
 
-def _row(dimensions: dict[str, str | None], group: Sequence[Sample]) -> dict[str, Any]:
+def _row(group: Sequence[Sample], quantiles: Collection[str]) -> dict[str, Any]:
     sums: dict[str, float] = {}
     most: dict[str, float] = {}
     for sample in group:
@@ -106,15 +111,18 @@ def _row(dimensions: dict[str, str | None], group: Sequence[Sample]) -> dict[str
         for name, value in sample.most.items():
             most[name] = max(most.get(name, 0), value)
     count = sum(sample.count for sample in group)
-    buckets = [sum(values) for values in zip(*(s.buckets for s in group if s.buckets), strict=True)]
     averages = {name: value / count if count else 0 for name, value in sums.items()}
     return {
         "count": count,
         "sum": sums,
         "avg": averages | {"sampleInterval": 1},  # nothing is left out
         "max": most,
-        "quantiles": {
-            f"queryBatchTimeMs{name}": quantile(buckets, share) for name, share in SHARES.items()
-        },
-        "dimensions": dimensions,
+        "quantiles": _quantiles(group, quantiles) if quantiles else {},
     }
+
+
+def _quantiles(group: Sequence[Sample], names: Collection[str]) -> dict[str, float | None]:
+    """Of the one thing whose times are counted in a dataset."""
+    parts = [read(one.buckets) if isinstance(one.buckets, str) else one.buckets for one in group]
+    buckets = summed(parts)
+    return {name: quantile(buckets, SHARES["P" + name.rpartition("P")[2]]) for name in names}

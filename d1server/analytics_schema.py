@@ -216,7 +216,7 @@ def _field(dataset: _Dataset) -> GraphQLField:
         return rows(
             info.context[dataset.name],
             is_wanted=read_filter(wanted),
-            dimensions=_selected_dimensions(info),
+            selected=_selected(info),
             orders=orders or (),
             limit=ROWS_MAX if limit is None else limit,
         )
@@ -234,9 +234,9 @@ def _field(dataset: _Dataset) -> GraphQLField:
     )
 
 
-def _selected_dimensions(info: GraphQLResolveInfo[Samples]) -> set[str]:
-    """By their names, whatever they are shown as; through fragments and directives."""
-    names: set[str] = set()
+def _selected(info: GraphQLResolveInfo[Samples]) -> dict[str, set[str]]:
+    """The fields of each part of a row, by their names; through fragments and directives."""
+    names: dict[str, set[str]] = {}
 
     def visit(selections: SelectionSetNode | None, take: Callable[[Any], None]) -> None:
         for node in selections.selections if selections else ():
@@ -252,12 +252,13 @@ def _selected_dimensions(info: GraphQLResolveInfo[Samples]) -> set[str]:
                 take(node)
 
     def take_part(node: Any) -> None:
-        if node.name.value == "dimensions":
-            visit(node.selection_set, lambda one: names.add(one.name.value))
+        fields = names.setdefault(node.name.value, set())
+        visit(node.selection_set, lambda one: fields.add(one.name.value))
+        fields.discard("__typename")
 
     for node in info.field_nodes:
         visit(node.selection_set, take_part)
-    return names - {"__typename"}
+    return names
 
 
 def _schema() -> GraphQLSchema:

@@ -11,7 +11,8 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
-from d1server.query_costs import BUCKETS, DatabaseCosts
+from d1server.durations import BUCKETS
+from d1server.query_costs import DatabaseCosts
 from d1server.statement_text import SHOWN_CHARS_MAX
 from proto.errors import RequestInvalid
 
@@ -24,6 +25,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Ms = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 _Uuid = Annotated[str, msgspec.Meta(max_length=36)]
 _Text = Annotated[str, msgspec.Meta(max_length=SHOWN_CHARS_MAX)]
+_SomeBuckets = Annotated[tuple[_Count, ...], msgspec.Meta(max_length=BUCKETS)]
 _Buckets = Annotated[list[_Count], msgspec.Meta(min_length=BUCKETS, max_length=BUCKETS)]
 
 
@@ -39,6 +41,7 @@ class QueryRow(NamedTuple):
     rows_written: _Count
     rows_returned: _Count
     last_seen: _Count  # s since 1970
+    buckets: _SomeBuckets = ()  # of the times of its runs; none from an older version
 
 
 class UsageRow(NamedTuple):
@@ -52,7 +55,7 @@ class UsageRow(NamedTuple):
     rows_written: _Count
     duration_ms: _Ms
     response_bytes: _Count
-    buckets: _Buckets  # of the times of batches, as in `query_costs.py`
+    buckets: _Buckets  # of the times of batches, as in `durations.py`
 
     def plus(self, more: "UsageRow") -> "UsageRow":
         """The sum of two of the same hour."""
@@ -91,7 +94,7 @@ def rows_of(database: str, costs: DatabaseCosts, now: int) -> HourlyCosts:
     queries = [
         QueryRow(
             *(database, hour, one.query, one.count, one.duration_ms),
-            *(one.rows_read, one.rows_written, one.rows_returned, now),
+            *(one.rows_read, one.rows_written, one.rows_returned, now, tuple(one.buckets)),
         )
         for one in statements
     ]

@@ -15,10 +15,10 @@ import orjson
 
 from d1server.access import Grant, Level
 from d1server.analytics import ANALYTICS, DATASETS, QUERIES, STORAGE, Sample
-from d1server.cost_batch import KEPT_HOURS
+from d1server.cost_batch import KEPT_HOURS, QueryRow
 from d1server.query import Answer
 from d1server.refusals import answer_refusal
-from d1server.stored_costs import StoredCosts, query_row, usage_row
+from d1server.stored_costs import StoredCosts, usage_row
 from engine.threads import until_done
 from primary.errors import Overloaded
 
@@ -134,7 +134,7 @@ async def _on_thread(work: Callable[[], T]) -> T:
 
 
 def _query_sample(row: Any) -> Sample:
-    ran = query_row(row)
+    ran = QueryRow(*row[:-1])
     sums = {
         "queryDurationMs": ran.duration_ms,
         "rowsRead": ran.rows_read,
@@ -142,7 +142,10 @@ def _query_sample(row: Any) -> Sample:
         "rowsReturned": ran.rows_returned,
     }
     most = {"lastSeen": ran.last_seen}
-    return Sample(ran.database, ran.hour, sums, ran.runs, query=ran.query, most=most)
+    # Of hundreds of thousands: their buckets are read where somebody asks for quantiles.
+    return Sample(
+        ran.database, ran.hour, sums, ran.runs, query=ran.query, buckets=row[-1], most=most
+    )
 
 
 def _usage_sample(row: Any) -> Sample:

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 import aiosqlite
 
+from d1server.durations import NOTHING, added
 from engine.threads import until_done
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS imports (
 CREATE TABLE IF NOT EXISTS queries (
     database TEXT, hour INTEGER, query TEXT, count INTEGER, duration_ms REAL, rows_read INTEGER,
     rows_written INTEGER, rows_returned INTEGER, last_seen INTEGER,
+    buckets TEXT NOT NULL,
     PRIMARY KEY (database, hour, query)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS usage (
@@ -41,6 +43,9 @@ CREATE TABLE IF NOT EXISTS cost_sources (
     source TEXT PRIMARY KEY, number INTEGER NOT NULL, heard_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+
+_HAS_BUCKETS: Final = "SELECT 1 FROM pragma_table_info('queries') WHERE name = 'buckets'"
+_ADD_BUCKETS: Final = f"ALTER TABLE queries ADD COLUMN buckets TEXT NOT NULL DEFAULT '{NOTHING}'"
 
 
 class NodeDb:
@@ -94,7 +99,10 @@ async def _connected(path: Path) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path)
     try:
         await connection.execute("PRAGMA synchronous=NORMAL")
+        await connection.create_function("buckets_added", 2, added, deterministic=True)
         await connection.executescript(_SCHEMA)
+        if not await connection.execute_fetchall(_HAS_BUCKETS):  # made by an older version
+            await connection.execute(_ADD_BUCKETS)
     except BaseException:
         await connection.close()
         raise

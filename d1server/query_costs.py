@@ -10,9 +10,10 @@ is counted together, as OTHERS.
 """
 
 from collections.abc import Iterable, Sequence
-from math import frexp, ldexp
+from math import frexp
 from typing import Final
 
+from d1server.durations import BUCKET_OF_ONE, BUCKETS, LONG_MS
 from d1server.statement_text import READ_CHARS_MAX, normalised
 from engine.transaction import Step
 from proto.api import StatementResult
@@ -20,16 +21,13 @@ from proto.api import StatementResult
 TEXTS_MAX: Final = 1000
 _TEXT_CHARS_MAX: Final = 4096  # longer ones are not kept, but brought to their form each time
 OTHERS: Final = "(other statements)"
-BUCKETS: Final = 40
-"""Of a batch's time: bucket b holds those up to 2 ** (b - 20) ms, the last one all longer ones."""
-_BUCKET_OF_ONE: Final = 20
-_LONG_MS: Final = float(2 ** (BUCKETS - _BUCKET_OF_ONE - 2))
 
 
 class StatementCosts:
     """What one statement has cost."""
 
     __slots__ = (
+        "buckets",
         "count",
         "duration_ms",
         "query",
@@ -45,6 +43,7 @@ class StatementCosts:
         self.count = 0
         self.writes = 0
         self.duration_ms = 0.0
+        self.buckets = [0] * BUCKETS  # of the times of its runs
         self.rows_read = 0
         self.rows_written = 0
         self.rows_returned = 0
@@ -106,25 +105,16 @@ class QueryStatistics:
             total_ms += duration_ms
             one.count += 1
             one.duration_ms += duration_ms
+            one.buckets[frexp(duration_ms)[1] + BUCKET_OF_ONE if duration_ms < LONG_MS else -1] += 1
             one.rows_read += result.rows_read
             one.rows_returned += len(result.rows)
             if result.changed_db:
                 one.writes += 1
                 one.rows_written += result.rows_written
         costs.response_bytes += response_bytes
-        costs.buckets[frexp(total_ms)[1] + _BUCKET_OF_ONE if total_ms < _LONG_MS else -1] += 1
+        costs.buckets[frexp(total_ms)[1] + BUCKET_OF_ONE if total_ms < LONG_MS else -1] += 1
 
     def take(self) -> dict[bytes, DatabaseCosts]:
         """What was counted since the last call."""
         taken, self._databases = self._databases, {}
         return taken
-
-
-def quantile(buckets: Sequence[int], share: float) -> float:
-    """About how long the fastest `share` of the batches took at most, in ms."""
-    wanted, seen = sum(buckets) * share, 0
-    for bucket, count in enumerate(buckets):
-        seen += count
-        if seen >= wanted and seen:
-            return ldexp(1.0, bucket - _BUCKET_OF_ONE)
-    return 0.0

@@ -25,7 +25,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import aiosqlite
-import orjson
 
 from d1server.catalog import Catalog
 from d1server.cost_batch import (
@@ -40,6 +39,7 @@ from d1server.cost_batch import (
     summed,
 )
 from d1server.cost_batch import ROWS_MAX as BATCH_ROWS_MAX
+from d1server.durations import read, stored
 from d1server.nodedb import NodeDb, Step
 from d1server.query_costs import QueryStatistics
 from engine.errors import DatabaseClosed
@@ -55,12 +55,13 @@ SOURCES_MAX: Final = 1000  # a replica is another one each time it starts
 _HOUR_S: Final = 3600
 
 _ADD_QUERY: Final = """
-INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET count = count + excluded.count,
     duration_ms = duration_ms + excluded.duration_ms, rows_read = rows_read + excluded.rows_read,
     rows_written = rows_written + excluded.rows_written,
     rows_returned = rows_returned + excluded.rows_returned,
-    last_seen = max(last_seen, excluded.last_seen)
+    last_seen = max(last_seen, excluded.last_seen),
+    buckets = buckets_added(buckets, excluded.buckets)
 """
 _FIND_HOUR: Final = "SELECT * FROM usage WHERE database = ? AND hour = ?"
 _SET_HOUR: Final = "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -211,10 +212,11 @@ class StoredCosts:
         self._added += len(costs.queries)
         sums = summed(costs.usage)
         for key, row in sums.items():
-            for stored in await self.db.rows(_FIND_HOUR, key):
-                sums[key] = usage_row(stored).plus(row)
-        hours = [(*row[:-1], orjson.dumps(row.buckets).decode()) for row in sums.values()]
-        return [(_ADD_QUERY, costs.queries), (_SET_HOUR, hours)]
+            for found in await self.db.rows(_FIND_HOUR, key):
+                sums[key] = usage_row(found).plus(row)
+        queries = [(*row[:-1], stored(row.buckets)) for row in costs.queries]
+        hours = [(*row[:-1], stored(row.buckets)) for row in sums.values()]
+        return [(_ADD_QUERY, queries), (_SET_HOUR, hours)]
 
     async def _prune(self, hour: int) -> None:
         db = self.db
@@ -254,10 +256,9 @@ class StoredCosts:
 
 def query_row(row: Any) -> QueryRow:
     """A row of the table `queries`."""
-    return QueryRow(*row)
+    return QueryRow._make((*row[:-1], tuple(read(row[-1]))))
 
 
 def usage_row(row: Any) -> UsageRow:
     """A row of the table `usage`."""
-    sums, buckets = row[:-1], orjson.loads(row[-1])
-    return UsageRow._make((*sums, buckets))
+    return UsageRow._make((*row[:-1], read(row[-1])))

@@ -16,7 +16,7 @@ from d1server.cost_batch import (
     encode_batch,
     summed,
 )
-from d1server.query_costs import BUCKETS
+from d1server.durations import BUCKETS
 from d1server.statement_text import SHOWN_CHARS_MAX
 from proto.errors import RequestInvalid
 
@@ -35,6 +35,14 @@ def test_a_full_batch_passes_as_it_is() -> None:
     sent = batch(query=QUERY._replace(query="\U0001f600" * SHOWN_CHARS_MAX), copies=ROWS_MAX)
     assert len(encode_batch(sent)) < BATCH_BYTES_MAX
     assert decode_batch(encode_batch(sent)) == sent
+    timed = batch(query=QUERY._replace(buckets=(2**53,) * BUCKETS), copies=ROWS_MAX)
+    assert decode_batch(encode_batch(timed)) == timed
+
+
+def test_an_older_replica_counts_no_durations() -> None:
+    """Its rows end before them."""
+    older = ("source", 1, ([QUERY[:-1]], [USAGE]))
+    assert decode_batch(msgspec.msgpack.encode(older)) == batch()
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,8 @@ def test_a_full_batch_passes_as_it_is() -> None:
         batch(copies=ROWS_MAX + 1),
         batch(query=QUERY._replace(query="x" * (SHOWN_CHARS_MAX + 1))),
         batch(query=QUERY._replace(runs=-1)),
+        batch(query=QUERY._replace(buckets=(0,) * (BUCKETS + 1))),
+        batch(query=QUERY._replace(buckets=(-1,))),
         batch(query=QUERY._replace(rows_read=2**60)),
         batch(query=QUERY._replace(duration_ms=float("nan"))),
         batch(query=QUERY._replace(duration_ms=float("inf"))),

@@ -17,8 +17,8 @@ COSTLY_S_MAX = 20.0  # of what is refused; some hundredths of a second on an idl
 
 SAMPLES = {
     QUERIES: [
-        Sample("a", 489_000, {"rowsRead": 1}, 1, query="q1"),
-        Sample("a", 489_001, {"rowsRead": 2}, 1, query="q2"),
+        Sample("a", 489_000, {"rowsRead": 1}, 1, query="q1", buckets="[0,1]"),
+        Sample("a", 489_001, {"rowsRead": 2}, 1, query="q2", buckets="[0,0,0,4]"),
         Sample("b", 489_001, {"rowsRead": 9}, 3, query="q1"),
     ],
     ANALYTICS: [
@@ -74,6 +74,23 @@ def test_samples_are_grouped_filtered_and_ordered() -> None:
     assert found(late) == [("a", 1, 2)]
     either = '(filter: {OR: [{databaseId: "b"}, {query_in: ["q2"]}]}, orderBy: [count_ASC])'
     assert found(either) == [("a", 1, 2), ("b", 3, 9)]
+
+
+def test_quantiles_are_of_all_that_a_row_is_made_of() -> None:
+    """Told where they are asked for, also by the order; null where no durations were counted."""
+    by = "dimensions { query } quantiles { queryDurationMsP50 p: queryDurationMsP999 }"
+    found = rows("(orderBy: [quantiles_queryDurationMsP50_DESC])", by)
+    assert [row["dimensions"]["query"] for row in found] == ["q2", "q1"]
+    low, high = 2.0**-18, 2.0**-17  # ms: the fourth bucket
+    assert low < found[0]["quantiles"]["queryDurationMsP50"] < found[0]["quantiles"]["p"] <= high
+    assert rows('(filter: {databaseId: "b"})', by)[0]["quantiles"] == {
+        "queryDurationMsP50": None,
+        "p": None,
+    }
+    both = rows('(filter: {databaseId: "a"})', "quantiles { queryDurationMsP50 }")
+    assert both == [{"quantiles": {"queryDurationMsP50": pytest.approx(low + low * 1.5 / 4)}}]
+    order = "(orderBy: [quantiles_queryDurationMsP99_ASC])"
+    assert [row["count"] for row in rows(order, "count dimensions { query }")] == [4, 1]
 
 
 def test_fragments_and_directives_say_what_rows_are_grouped_by() -> None:

@@ -184,7 +184,7 @@ async def test_filters(nodes: HttpCluster, wanted: str, count: int) -> None:
     )
     found = (await ask(nodes, query % wanted))["d1QueriesAdaptiveGroups"]
     assert len(found) == count
-    assert all(row["quantiles"] == {"queryDurationMsP95": None} for row in found)
+    assert all(0 < row["quantiles"]["queryDurationMsP95"] < 60_000 for row in found)
 
 
 def dataset(wanted: str = "{}", selected: str = "count") -> str:

@@ -21,6 +21,8 @@ QUERIES = """query getD1QueriesOverviewQuery($filter: ZoneWorkersRequestsFilter_
     d1QueriesAdaptiveGroups(limit: 5, filter: $filter, orderBy: [sum_rowsWritten_DESC]) {
       sum { rowsRead rowsWritten } avg { rowsReturned } count dimensions { query databaseId }
 } } } }"""
+TIMES = """{ viewer { accounts {
+  d1QueriesAdaptiveGroups { count quantiles { queryDurationMsP50 } } } } }"""
 OVERVIEW = """{ viewer { accounts {
   d1AnalyticsAdaptiveGroups(limit: 10000) {
     sum { readQueries writeQueries rowsRead rowsWritten queryBatchResponseBytes }
@@ -82,6 +84,24 @@ async def test_any_node_tells_what_all_ran(tmp_path: Path) -> None:
             await cluster.start_primary()
         assert (await ask(primary, OVERVIEW, OF_NONE))["d1StorageAdaptiveGroups"] == []
         assert (await ask(primary, QUERIES, OF_NONE))["d1QueriesAdaptiveGroups"] == []
+
+
+async def test_statistics_of_an_older_version_are_kept(tmp_path: Path) -> None:
+    """It counted no durations of statements: they are told as far as they are known."""
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        await primary.sql("SELECT 1")
+        costs = primary.primary.costs
+        await costs.store()
+        await costs.db.run("ALTER TABLE queries DROP COLUMN buckets")
+        await primary.stop()
+        await cluster.start_primary()
+        for seen in (None, 2):
+            (row,) = (await ask(primary, TIMES))["d1QueriesAdaptiveGroups"]
+            assert (row["quantiles"]["queryDurationMsP50"] is None) == (seen is None)
+            await primary.sql("SELECT 1")
+        assert (await ask(primary, TIMES))["d1QueriesAdaptiveGroups"][0]["count"] == 3
 
 
 async def test_statistics_are_bounded(tmp_path: Path, monkeypatch: Any) -> None:

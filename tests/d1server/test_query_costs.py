@@ -1,10 +1,13 @@
 """Query statistics: texts without values, counts that are stored."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d1server.query_costs import OTHERS, TEXTS_MAX, QueryStatistics, quantile
+from d1server.durations import BUCKETS, added, quantile, read, stored, summed
+from d1server.query_costs import OTHERS, TEXTS_MAX, QueryStatistics
 from d1server.statement_text import SHOWN_CHARS_MAX, normalised
 from engine.transaction import Step
 from proto.api import StatementResult
@@ -70,7 +73,9 @@ def test_requests_are_counted_by_text() -> None:
     assert (selects.count, selects.rows_returned, selects.writes) == (6, 9, 0)
     assert (deletes.count, deletes.rows_written, deletes.writes) == (3, 12, 3)
     assert (costs.response_bytes, sum(costs.buckets)) == (300, 3)
-    assert quantile(costs.buckets, 0.9) == 2.0
+    assert quantile(costs.buckets, 0.9) == pytest.approx(1.9)  # 3 of 1.5 ms: between 1 and 2
+    assert (sum(selects.buckets), sum(deletes.buckets)) == (6, 3)
+    assert quantile(selects.buckets, 0.5) == pytest.approx(0.75)  # of 0.5 ms: up to twice as much
     assert statistics.take() == {}
 
 
@@ -85,3 +90,24 @@ def test_many_texts_are_bounded() -> None:
     assert len(found) == TEXTS_MAX + 1
     assert found[OTHERS] == 2 * TEXTS_MAX
     assert len(costs.by_text) == TEXTS_MAX
+
+
+@given(st.lists(st.floats(0.001, 1e5), min_size=1, max_size=50), st.sampled_from([0.25, 0.5, 0.99]))
+def test_a_quantile_is_within_a_factor_of_two(times: list[float], share: float) -> None:
+    """Of what it is of the times themselves, however they are spread."""
+    statistics = QueryStatistics()
+    for ms in times:
+        statistics.note(b"db", [Step("SELECT 1", ())], [result(ms=ms)], 1)
+    (counted,) = statistics.take()[b"db"].statements
+    told = quantile(counted.buckets, share)
+    exact = sorted(times)[math.ceil(len(times) * share) - 1]
+    assert told is not None
+    assert exact / 2 <= told <= exact * 2
+
+
+def test_counts_of_durations_are_added() -> None:
+    one, other = [1] * BUCKETS, [0, 2]
+    assert read(added(stored(one), stored(other))) == summed([one, other]) == [1, 3, *one[2:]]
+    assert read(added("[]", stored(other))) == other
+    assert quantile([], 0.5) is None
+    assert quantile([0] * BUCKETS, 0.5) is None
