@@ -40,7 +40,7 @@ test: $(READY)
 # Node 22.12 or newer (20 on x64 Linux, where a newer one is installed beside the clients); what
 # cannot be installed fails here, nothing is skipped.
 test-clients: $(READY) $(CLIENTS_READY) $(CLIENTS_NPM) $(EXAMPLES_NPM) chromium
-	$(CLIENTS_VENV)/bin/python -m pytest -q --timeout 180 tests/clients tests/browser
+	$(CLIENTS_VENV)/bin/python -m pytest -q --timeout 600 tests/clients tests/browser
 
 $(CLIENTS_READY): tests/clients/requirements.lock
 	$(PYTHON) -m venv $(CLIENTS_VENV)

@@ -14,16 +14,16 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import uvloop
 
 from d1server.config import Address, NodeConfig
 from d1server.node import run_node
 from d1server.offline import administer_offline
+from tests.waiting import EVENT_S_MAX
 from tests.web.real_nodes import pair_of, running
 
-START_S_MAX: Final = 30.0
 _sources = itertools.count(2)
 
 
@@ -61,7 +61,7 @@ class Caller:
         self.source = f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
         self.token = token
         self._http = http.client.HTTPConnection(
-            *address, timeout=20, source_address=(self.source, 0)
+            *address, timeout=EVENT_S_MAX, source_address=(self.source, 0)
         )
 
     def call(
@@ -182,7 +182,7 @@ async def listening(config: NodeConfig) -> AsyncIterator[Address]:
     """`running` for a node behind TLS: wait until it listens."""
     task = asyncio.create_task(run_node(config), name=config.name)
     try:
-        async with asyncio.timeout(START_S_MAX):
+        async with asyncio.timeout(EVENT_S_MAX):
             while True:
                 if task.done():
                     await task
@@ -226,7 +226,7 @@ def in_thread(*configs: NodeConfig) -> Iterator[None]:
     thread = threading.Thread(target=main, name="nodes")
     thread.start()
     try:
-        assert started.wait(START_S_MAX), "the nodes do not start"
+        assert started.wait(EVENT_S_MAX), "the nodes do not start"
         if failures:
             raise failures[0]
         yield

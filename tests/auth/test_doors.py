@@ -12,6 +12,7 @@ from d1server.web.app import open_app
 from d1server.web.front import Front
 from d1server.web.limits import HttpLimits
 from tests.auth.guarded_cluster import Answer, Caller, GuardedCluster
+from tests.waiting import EVENT_S_MAX
 from tests.web.memory_node import MemoryNode
 
 REST = "/client/v4/accounts/a/d1/database"
@@ -93,7 +94,7 @@ def test_body_is_not_asked_for_from_a_stranger(
     head = "POST /db HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n"
     if kind is not None:
         head += f"Authorization: Bearer {guarded.tokens[kind]}\r\n"
-    with socket.create_connection(guarded.primary, timeout=10) as raw:
+    with socket.create_connection(guarded.primary, timeout=EVENT_S_MAX) as raw:
         raw.sendall(f"{head}\r\n".encode())
         assert raw.recv(4096).split(b" ")[1] == first
 

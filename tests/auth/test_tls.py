@@ -24,7 +24,7 @@ from replica.receiver import ReceiverState
 from tests.auth.certificates import Authority, Files
 from tests.auth.guarded_cluster import in_thread, offline
 from tests.cluster.running_cluster import Cluster, running_cluster, settle
-from tests.waiting import until
+from tests.waiting import EVENT_S_MAX, until
 from tests.web.real_nodes import free_addresses, pair_of
 
 QUICK = RetryPolicy(tries_max=1)
@@ -69,7 +69,9 @@ def asked(
     address: Address, token: str, method: str, path: str, body: object = None, *, ca: Path
 ) -> tuple[int, bytes]:
     """One request over TLS."""
-    connection = http.client.HTTPSConnection(*address, timeout=10, context=client_context(ca))
+    connection = http.client.HTTPSConnection(
+        *address, timeout=EVENT_S_MAX, context=client_context(ca)
+    )
     headers = {"Authorization": f"Bearer {token}"}
     with contextlib.closing(connection):
         connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -80,7 +82,9 @@ def asked(
 def test_both_ways_in_work_over_tls(served: tuple[Address, str], good: Files) -> None:
     """Method: one connection that begins on the fast path and goes on at aiohttp."""
     address, token = served
-    connection = http.client.HTTPSConnection(*address, timeout=10, context=client_context(good.ca))
+    connection = http.client.HTTPSConnection(
+        *address, timeout=EVENT_S_MAX, context=client_context(good.ca)
+    )
     body = b'{"sql": "SELECT 41 + 1 AS answer"}'
     headers = {"Authorization": f"Bearer {token}"}
     for chunked in (False, False, True, False):
@@ -123,7 +127,7 @@ def test_old_tls_is_refused(
 
 def test_plain_client_gets_nothing_from_a_tls_port(served: tuple[Address, str]) -> None:
     address, token = served
-    with socket.create_connection(address, timeout=10) as raw:
+    with socket.create_connection(address, timeout=EVENT_S_MAX) as raw:
         head = f"GET /livez HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
         raw.sendall(head.encode())
         try:
@@ -185,7 +189,7 @@ def test_whole_cluster_behind_tls(tmp_path: Path, good: Files) -> None:
     primary, replica = pair_of(tmp_path, replication_token=replicate, **good.settings())
     first, second = primary.listen, replica.listen
     with in_thread(primary, replica):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + EVENT_S_MAX
         while (made := asked(second, token, "POST", "/db", {"name": "shop"}, ca=good.ca))[0] != 200:
             assert made[0] in (401, 503), made  # it has not met its primary yet
             assert time.monotonic() < deadline

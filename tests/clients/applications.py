@@ -6,8 +6,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from examples.apps import CATALOG, Place
-from tests.clients.nodes import HOST, Nodes, free_ports, process, server_python
+from tests.clients.nodes import Nodes, process, server_python
 from tests.clients.programs import ROOT
+from tests.free_ports import HOST, free_ports
 
 
 def load(nodes: Nodes, example: str) -> None:

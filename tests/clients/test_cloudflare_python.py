@@ -11,7 +11,8 @@ import pytest
 from cloudflare import AsyncCloudflare, Cloudflare
 
 from tests.clients.guarded import Guarded
-from tests.clients.nodes import CALL_S_MAX, Nodes, free_ports
+from tests.clients.nodes import CALL_S_MAX, Nodes
+from tests.free_ports import free_ports
 
 ACCOUNT = "any"
 POLLS_MAX = 30  # each is held for up to a second by the node

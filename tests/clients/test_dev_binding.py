@@ -12,9 +12,7 @@ import pytest
 from tests.clients.guarded import Guarded
 from tests.clients.nodes import (
     CALL_S_MAX,
-    HOST,
     Nodes,
-    free_ports,
     post,
     process,
     server_python,
@@ -29,6 +27,7 @@ from tests.clients.programs import (
     run_node_tests,
 )
 from tests.clients.wrangler import Wrangler
+from tests.free_ports import HOST, free_ports
 
 WORKER = CLIENTS / "js" / "binding_worker.js"
 PLUGIN = {"package": "d1server-client/wrangler", "name": "d1server"}

@@ -1,37 +1,24 @@
 """`python -m examples`, which is `make example`: everything comes up, and Ctrl-C ends it all."""
 
-import random
 import signal
-import socket
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from examples.apps import CATALOG
-from tests.clients.nodes import HOST, READY_S_MAX, process, server_python
+from tests.clients.nodes import READY_S_MAX, process, server_python
+from tests.free_ports import HOST, free_block
+from tests.waiting import block_until
 
 APP_PORT_OFFSET = 10
-STOP_S_MAX = 15.0
-
-
-def free_port_block() -> int:
-    """Return a port such that it and the next ones are free, below those that systems give out."""
-    candidates = list(range(20_000, 30_000, 200))
-    random.shuffle(candidates)
-    return next(first for first in candidates if all(map(is_free, range(first, first + 12))))
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) != 0
+STOP_S_MAX = 60.0
 
 
 @pytest.mark.parametrize("name", sorted(CATALOG))
 def test_example_comes_up_and_ends(name: str, tmp_path: Path) -> None:
-    port = free_port_block()
+    port = free_block(12)
     apps = CATALOG[name].apps
     urls = [f"http://{HOST}:{port + APP_PORT_OFFSET + at}{app.path}" for at, app in enumerate(apps)]
     flags = ("--port", str(port), "--data-dir", str(tmp_path / "data"))
@@ -45,15 +32,12 @@ def test_example_comes_up_and_ends(name: str, tmp_path: Path) -> None:
                 assert response.status == 200
         running.send_signal(signal.SIGINT)
         assert running.wait(STOP_S_MAX) == 0, log.read_text()
-    assert not processes_of(str(tmp_path)), "left behind"
+    block_until(lambda: not processes_of(str(tmp_path)), "their end")
 
 
 def wait_announced(log: Path) -> None:
     """Return when all addresses have been printed."""
-    ends = time.monotonic() + READY_S_MAX
-    while "Ctrl-C" not in log.read_text():
-        assert time.monotonic() < ends, log.read_text()
-        time.sleep(0.05)
+    block_until(lambda: "Ctrl-C" in log.read_text(), "the addresses")
 
 
 def processes_of(word: str) -> list[str]:

@@ -12,7 +12,7 @@ from tests.clients.applications import load, running_app
 from tests.clients.nodes import Nodes
 from tests.clients.programs import EXAMPLES, program, run
 
-CALL_S_MAX = 20.0
+CALL_S_MAX = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from proto.tokens import Bookmark
 from replica.database import ReplicaDatabase
 from replica.receiver import ReceiverState
 from tests.cluster.relay import Relay, relaying
-from tests.waiting import until
+from tests.waiting import EVENT_S_MAX, until
 
 _CONSTRAINTS = {one.value: one for one in Constraint}
 
@@ -244,7 +244,7 @@ class Cluster:
             primary=Address("127.0.0.1", relay.port),
             name=name,
             region="WEUR",
-            **settings,
+            **{"read_wait_s": EVENT_S_MAX} | settings,
         )
         replica = NodeUnderTest(config, disk or Disk())
         replica.relay = relay

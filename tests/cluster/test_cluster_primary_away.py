@@ -14,7 +14,7 @@ import replica.receiver
 from proto.tokens import Bookmark
 from replica.receiver import ReceiverState
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
-from tests.waiting import until
+from tests.waiting import SOON_S_MAX, until
 
 COUNT = "SELECT count(*) FROM t"
 
@@ -88,7 +88,7 @@ async def test_a_read_whose_bookmark_cannot_come_ends_in_time(cluster: Cluster) 
         reply = await target.sql(COUNT, session=session, wait_ms=200)
         assert reply.status == 503
         assert reply.answer.should_retry is True
-        assert 0.2 <= time.monotonic() - began < 2
+        assert 0.2 <= time.monotonic() - began < SOON_S_MAX
 
 
 async def test_foreign_and_garbage_bookmarks_are_400_without_a_primary(cluster: Cluster) -> None:
@@ -156,13 +156,13 @@ async def test_a_silent_link_is_given_up(
     empty_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that stands and carries nothing is no connection: both sides drop it."""
-    monkeypatch.setattr(d1server.link, "SILENCE_S_MAX", 2.0)
     cluster = empty_cluster
     await cluster.add_primary()
     target = await cluster.add_replica()
     await cluster.create()
     await cluster.caught_up()
-    with target.link.held():
+    with monkeypatch.context() as impatient, target.link.held():
+        impatient.setattr(d1server.link, "SILENCE_S_MAX", 2.0)
         await until(lambda: not target.is_following, "given up here")
         doors = cluster.primary.primary._doors
         await until(lambda: not any(door.is_welcome for door in doors), "given up there")
@@ -183,14 +183,14 @@ async def test_links_that_break_all_the_time(cluster: Cluster) -> None:
             await cluster.primary.run("INSERT INTO t VALUES (randomblob(?))", size)
 
     writing = asyncio.create_task(writer())
-    for count in range(12):
-        for target in cluster.replicas:
-            target.link.cut_after(1000 + 130_000 * count)
-        await asyncio.sleep(0.05)
+    for count in range(8):
+        wanted = [(target.link, target.link.connections + 1) for target in cluster.replicas]
+        for link, _ in wanted:
+            link.cut_after(1000 + 200_000 * count)
+        await until(lambda wanted=wanted: all(link.connections >= n for link, n in wanted), "again")  # type: ignore[misc]
     done = True
     await writing
     await cluster.equal()
-    assert cluster.replicas[0].link.connections > 3
 
 
 async def test_a_replica_of_another_cluster_is_refused(cluster: Cluster, tmp_path: Path) -> None:

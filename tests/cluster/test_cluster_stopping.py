@@ -17,7 +17,7 @@ FILL = (
     "SELECT randomblob(1000000) FROM n"
 )
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-STOP_S_MAX = 2.5
+STOP_S_MAX = 10.0  # what would wait for a slow link has a minute and more to wait
 
 
 async def stopped_quickly(node: NodeUnderTest) -> None:
@@ -93,7 +93,7 @@ async def test_stopping_in_the_middle_of_a_copy(cluster: Cluster, who: str) -> N
 @pytest.mark.parametrize("who", ["primary", "replica"])
 async def test_stopping_in_the_middle_of_a_large_commit(cluster: Cluster, who: str) -> None:
     target = cluster.replicas[0]
-    with target.link.slowed(2_000_000):
+    with target.link.slowed(400_000):
         session = await cluster.primary.run(FILL.format(30))
         node = cluster.primary if who == "primary" else target
         await asyncio.sleep(0.1)
@@ -168,14 +168,13 @@ async def test_deleting_under_load(cluster: Cluster) -> None:
         for node in cluster.nodes
         for sql in (COUNT, "INSERT INTO t VALUES (1)", "SELECT hex(randomblob(500000))")
     ]
-    await asyncio.sleep(0.1)
+    await until(lambda: 200 in statuses, "some use")
     assert (await cluster.replicas[1].administer("delete", "shop")).status == 200
     for node in cluster.nodes:
         assert (await node.sql(COUNT)).status == 404
-    await asyncio.sleep(0.05)
+    await until(lambda: 404 in statuses, "what they see then")
     is_over = True
     await asyncio.gather(*users)
-    assert {200, 404} <= statuses
 
 
 async def test_vacuum_and_delete_at_once(cluster: Cluster) -> None:

@@ -30,7 +30,7 @@ async def test_a_transaction_of_fifty_megabytes(cluster: Cluster) -> None:
     session = (await write).mark
     assert seen <= {0, 50}
     for node in cluster.replicas:
-        reply = await node.sql(COUNT, session=session, wait_ms=20_000)
+        reply = await node.sql(COUNT, session=session, wait_ms=60_000)
         assert reply.rows == [[50]]
         assert reply.meta["served_by"] == node.name
     await cluster.equal()
@@ -136,7 +136,8 @@ async def test_fifty_sessions_hop_between_the_nodes(cluster: Cluster) -> None:
     sessions = Sessions(cluster, seed=20)
     running = [asyncio.create_task(sessions.run(f"s{number}")) for number in range(50)]
     for round_ in range(6):
-        await asyncio.sleep(0.2)
+        wanted = 60 * (round_ + 1)
+        await until(lambda wanted=wanted: len(sessions.events) > wanted, "some requests")  # type: ignore[misc]
         with cluster.replicas[round_ % 2].link.held(to_primary=False):
             await asyncio.sleep(0.1)
     sessions.is_over = True

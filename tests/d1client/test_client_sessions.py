@@ -25,8 +25,12 @@ from tests.d1client.scripted_node import (
     rows,
     table,
 )
+from tests.free_ports import free_ports
+from tests.waiting import EVENT_S_MAX
 
-QUICK = RetryPolicy(tries_max=3, total_s_max=5.0, delay_s_first=0.001, delay_s_max=0.002)
+QUICK = RetryPolicy(
+    tries_max=3, total_s_max=3 * EVENT_S_MAX, delay_s_first=0.001, delay_s_max=0.002
+)
 B1 = "00000001-00000000-00000001-" + "a" * 32
 B2 = "00000001-00000000-00000002-" + "0" * 32
 DROP = Answer(drop=True)
@@ -40,7 +44,7 @@ async def node() -> AsyncIterator[ScriptedNode]:
 
 @pytest_asyncio.fixture
 async def client(node: ScriptedNode) -> AsyncIterator[D1Client]:
-    async with connect(node.url, retry=QUICK, timeout_s=2.0) as opened:
+    async with connect(node.url, retry=QUICK, timeout_s=EVENT_S_MAX) as opened:
         yield opened
 
 
@@ -278,10 +282,10 @@ async def test_a_refused_connection_is_retried_until_the_node_is_back() -> None:
 
     Method: call a port where nobody listens, and open the node there while the client retries.
     """
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    patient = RetryPolicy(tries_max=500, delay_s_first=0.01, delay_s_max=0.01)
+    (port,) = free_ports(1)
+    patient = RetryPolicy(
+        tries_max=6000, total_s_max=EVENT_S_MAX, delay_s_first=0.01, delay_s_max=0.01
+    )
     async with connect(f"http://127.0.0.1:{port}", retry=patient) as client:
         write = client.database("shop").prepare("INSERT INTO t VALUES (1)")
         written = asyncio.create_task(write.run())
@@ -305,7 +309,7 @@ async def test_a_connection_refused_to_the_end_is_unavailable() -> None:
 
 async def test_a_timeout_is_an_unknown_outcome_for_a_write(node: ScriptedNode) -> None:
     node.will(Answer(stall=True))
-    async with connect(node.url, retry=QUICK, timeout_s=0.1) as client:
+    async with connect(node.url, retry=QUICK, timeout_s=1.0) as client:
         with pytest.raises(D1OutcomeUnknown):
             await client.database("shop").prepare("DELETE FROM t").run()
     assert len(node.seen) == 1

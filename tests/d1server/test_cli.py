@@ -19,6 +19,7 @@ from d1server.cli import command_line, loading
 from d1server.cli import execute as execute_module
 from d1server.config import NodeConfig, Role
 from d1server.import_job import INTERRUPTED
+from tests.waiting import EVENT_S_MAX
 
 BOOKMARK = "00000001-00000000-00000007-0123456789abcdef0123456789abcdef"
 
@@ -246,7 +247,12 @@ def test_an_output_without_room_is_no_traceback(node: StandInNode, more: list[st
     command = [sys.executable, "-m", "d1server", "db", "list", "--url", node.url, *more]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=EVENT_S_MAX,
         )
     assert done.returncode == 1
     assert done.stderr == "Error: the output: No space left on device\n"

@@ -5,6 +5,8 @@ import pty
 import subprocess
 import sys
 
+from tests.waiting import EVENT_S_MAX
+
 TABLE = """
 from d1server.cli.output import print_table
 rows = [[1, "Bj\\u00f6rn [red]x"], [20, "a\\x1b]0;title\\x07b"], [3, "y" * 300]]
@@ -72,5 +74,5 @@ def test_pipes_get_a_line_now_and_then_of_what_takes_long() -> None:
 def in_pipes(program: str) -> tuple[str, str]:
     """Return what a program writes to standard output and standard error, no terminals."""
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=EVENT_S_MAX)
     return done.stdout, done.stderr

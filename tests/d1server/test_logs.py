@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from d1server.logs import is_quiet
+from tests.waiting import EVENT_S_MAX
 
 PROGRAM = """
 import logging, sys, warnings
@@ -30,7 +31,7 @@ except ZeroDivisionError:
 def lines(form: str) -> list[str]:
     """Run a program that logs, because logging is configured once for a whole process."""
     command = [sys.executable, "-c", PROGRAM, form]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=EVENT_S_MAX)
     assert done.stdout == ""
     return done.stderr.splitlines()
 

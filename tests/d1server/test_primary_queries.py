@@ -19,7 +19,7 @@ from proto.tokens import Bookmark
 from tests.cluster.running_cluster import request_of
 from tests.engine.gated_disk import GatedDisk
 from tests.primary.opened_primary import PrimaryUnderTest, numbers, opened_primary, turns
-from tests.waiting import until
+from tests.waiting import EVENT_S_MAX, until
 
 COUNT = "SELECT count(*) FROM t"
 SLOW = numbers(150_000) + "INSERT INTO t SELECT i FROM n"
@@ -175,7 +175,7 @@ async def test_a_commit_between_two_looks_at_the_log(
     now, head = opened.reads.now, opened.log.head
 
     def late(steps: Any) -> Any:
-        ends = time.monotonic() + 15
+        ends = time.monotonic() + EVENT_S_MAX
         while not (found := now(steps))[0].rows or (is_logged and opened.log.durable == head):
             assert time.monotonic() < ends
             time.sleep(0.0002)

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from d1server.cli import command_line
 from d1server.cli.shell import is_whole
 from d1server.cli.shell_schema import Schema, completions, read_schema
+from tests.waiting import EVENT_S_MAX
 from tests.web.real_nodes import open_pair
 
 SCHEMA = read_schema(
@@ -139,9 +140,9 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._leader, text.encode())
 
-    def sees(self, wanted: str, within_s: float = 20.0) -> str:
+    def sees(self, wanted: str) -> str:
         """Wait for a text; all that came up to it, without the terminal's escapes."""
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + EVENT_S_MAX
         while True:
             plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._shown)
             if wanted in plain:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from d1server.supervisor import (
     RestartPause,
     Supervisor,
 )
-from tests.waiting import until
+from tests.waiting import EVENT_S_MAX, block_until, until
 
 Start = Callable[[str], None]
 
@@ -64,13 +63,13 @@ async def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
 
     async def main(start: Start) -> None:
         start("weur")
-        await until(is_up(tmp_path, "weur"), "it is up")
+        await until(is_up(tmp_path, "weur"), "its start")
         child = supervisor.children["weur"]
         child.mark_ready()
         first = child.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        await until(is_up(tmp_path, "weur", times=2), "it is up")
+        await until(is_up(tmp_path, "weur", times=2), "its second start")
         assert child.pid not in (None, first)
 
     await supervisor.run(main)
@@ -108,7 +107,7 @@ async def test_children_stop_in_order_of_rank(tmp_path: Path) -> None:
     async def main(start: Start) -> None:
         for child in plans:
             start(child.name)
-            await until(is_up(tmp_path, child.name), "it is up")
+            await until(is_up(tmp_path, child.name), "its start")
 
     await supervisor.run(main)
     *replicas, last = order.read_text().split()
@@ -116,8 +115,16 @@ async def test_children_stop_in_order_of_rank(tmp_path: Path) -> None:
     assert last == "primary"
 
 
-async def test_cancelling_stops_everything_within_five_seconds(tmp_path: Path) -> None:
-    """Children that ignore the request are killed, and the promise of 5 s holds."""
+def test_everything_stops_within_five_seconds() -> None:
+    """What `d1server dev` promises: the replicas take their time, and then the primary its own."""
+    assert 2 * supervisor_module.STOP_S_MAX < 5
+
+
+async def test_cancelling_stops_children_that_ignore_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are killed, each group of them after its time."""
+    monkeypatch.setattr(supervisor_module, "STOP_S_MAX", 0.5)
     plans = [plan(tmp_path, "primary", DEAF, rank=1), plan(tmp_path, "weur", DEAF)]
     said: list[str] = []
     supervisor = Supervisor(plans, said.append)
@@ -126,19 +133,18 @@ async def test_cancelling_stops_everything_within_five_seconds(tmp_path: Path) -
     async def main(start: Start) -> None:
         for child in plans:
             start(child.name)
-            await until(is_up(tmp_path, child.name), "it is up")
+            await until(is_up(tmp_path, child.name), "its start")
         up.set()
         await asyncio.get_running_loop().create_future()
 
     running = asyncio.create_task(supervisor.run(main))
     await up.wait()
     pids = [child.pid for child in supervisor.children.values()]
-    began = time.monotonic()
     running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    assert time.monotonic() - began < 5
-    assert not any(pid and psutil.pid_exists(pid) for pid in pids)
+    async with asyncio.timeout(EVENT_S_MAX):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    await until(lambda: not any(pid and psutil.pid_exists(pid) for pid in pids), "their end")
     assert "primary does not stop; killing it" in said
 
 
@@ -180,20 +186,18 @@ async def test_a_child_that_dies_again_and_again_at_the_start_is_given_up(
     await child.stop()
 
 
-async def test_kill_all_does_not_wait(tmp_path: Path) -> None:
+async def test_kill_all_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second Ctrl-C ends what ignores the first at once."""
+    monkeypatch.setattr(supervisor_module, "STOP_S_MAX", 10 * EVENT_S_MAX)
     supervisor = Supervisor([plan(tmp_path, "weur", DEAF)], lambda _: None)
-    began = 0.0
 
     async def main(start: Start) -> None:
-        nonlocal began
         start("weur")
-        await until(is_up(tmp_path, "weur"), "it is up")
+        await until(is_up(tmp_path, "weur"), "its start")
         asyncio.get_running_loop().call_later(0.1, supervisor.kill_all)
-        began = time.monotonic()
 
-    await supervisor.run(main)
-    assert time.monotonic() - began < 1
+    async with asyncio.timeout(EVENT_S_MAX):
+        await supervisor.run(main)
 
 
 def test_pause_doubles_is_bounded_and_forgets_after_a_good_life() -> None:
@@ -283,5 +287,6 @@ def test_children_do_not_outlive_a_supervisor_that_was_killed(tmp_path: Path) ->
         orphan = psutil.Process(int(guardian.stdout.readline()))
         guardian.kill()
         guardian.wait()
-    psutil.wait_procs([orphan], timeout=10)
-    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+    block_until(
+        lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, "its end"
+    )

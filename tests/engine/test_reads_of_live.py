@@ -10,8 +10,9 @@ from engine.errors import BudgetExceeded, DatabaseClosed, DeadlineExceeded, Stat
 from engine.live import POOL_READERS_MAX
 from engine.reads import Reads
 from engine.transaction import Step, steps_of
-from proto.api import Statement
+from proto.api import Statement, StatementResult
 from tests.primary.opened_primary import PrimaryUnderTest, opened_primary, turns
+from tests.waiting import until
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 LONG = FOREVER.replace("FROM n) SELECT", "FROM n WHERE i < 100000) SELECT")
@@ -39,14 +40,13 @@ async def test_a_read_over_its_budget_goes_on_on_a_thread(reads: Reads) -> None:
 
 
 async def test_the_loop_goes_on_meanwhile(reads: Reads) -> None:
-    slow = asyncio.create_task(reads.run(steps(LONG)))
-    seen = 0
-    while not slow.done():
+    slow = asyncio.create_task(reads.run(steps(FOREVER)))
+    for _ in range(20):
         assert reads.now(steps("SELECT count(*) FROM t"))[0].rows == [(0,)]
-        seen += 1
         await asyncio.sleep(0)
-    assert seen > 2
-    await slow
+    assert not slow.done()
+    slow.cancel()
+    await asyncio.wait([slow])
 
 
 async def test_a_read_past_its_deadline_is_stopped(tmp_path: Path) -> None:
@@ -71,16 +71,19 @@ async def test_a_cancelled_read_is_stopped_at_once(made: PrimaryUnderTest, reads
 
 
 async def test_places_on_threads_are_bounded(made: PrimaryUnderTest, reads: Reads) -> None:
+    def reading(sql: str) -> list[asyncio.Task[list[StatementResult]]]:
+        return [asyncio.create_task(reads.on_thread(steps(sql))) for _ in range(POOL_READERS_MAX)]
+
     opened = await made.open()
-    most = 0
-    waiting = [
-        asyncio.create_task(reads.on_thread(steps(LONG))) for _ in range(3 * POOL_READERS_MAX)
-    ]
-    while not all(read.done() for read in waiting):
-        most = max(most, opened.live.readers_out)
-        await asyncio.sleep(0.001)
-    assert most == POOL_READERS_MAX
-    assert {(await read)[0].rows[0] for read in waiting} == {(100_000,)}
+    endless, behind = reading(FOREVER), reading(LONG)
+    await until(lambda: opened.live.readers_out == POOL_READERS_MAX, "all places taken")
+    await turns()
+    assert opened.live.readers_out == POOL_READERS_MAX
+    assert not any(read.done() for read in behind)
+    for read in endless:
+        read.cancel()
+    await asyncio.wait(endless)
+    assert {(await read)[0].rows[0] for read in behind} == {(100_000,)}
 
 
 async def test_a_refused_statement_gives_its_place_back(

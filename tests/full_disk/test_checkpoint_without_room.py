@@ -13,6 +13,7 @@ from engine.errors import DiskFull
 from primary.committer import CommitterState
 from tests.full_disk.small_disk import MIB, small_disk
 from tests.primary.opened_primary import opened_primary, turns
+from tests.waiting import EVENT_S_MAX
 
 DISK_MIB = 24
 FRAMES = 500
@@ -37,7 +38,7 @@ async def test_a_checkpoint_without_room_is_tried_again_later(
             for _ in range(ROWS):
                 await made.write("INSERT INTO t VALUES (randomblob(100000))")
             disk.fill(leave=MIB)
-            rows, ends = ROWS, time.monotonic() + 20
+            rows, ends = ROWS, time.monotonic() + EVENT_S_MAX
             with caplog.at_level(logging.WARNING):
                 while "no room for a checkpoint" not in caplog.text:
                     assert time.monotonic() < ends, caplog.text

@@ -17,20 +17,21 @@ import aiohttp
 import orjson
 import psutil
 
+from tests.stopwatch import Stopwatch
+from tests.waiting import EVENT_S_MAX
 from tests.web.real_nodes import free_addresses
 
 DEADLINE_S = 0.6  # of a query, as the nodes are told
-LATE_S = 0.5  # by which an answer may come after it
-LIVEZ_S_MAX = 2.0  # on a machine that has other things to do
+LATE_S = 1.5  # for which a node may work on an answer after it
+LIVEZ_S_MAX = 2.0  # of work, too: what the machine does otherwise counts for nothing
 RSS_BYTES_MAX = 1000 * 2**20
-READY_S_MAX = 30.0
 TEXT_MAX = 2**20
 KEPT = {"node.toml", "node.db", "node.db-journal", "lock", "transfer.key"}
 ROOT = Path(__file__).parents[2]
 
 
 class Reply(NamedTuple):
-    """One answer, and how long it took."""
+    """One answer, and how long the node worked for it."""
 
     status: int
     json: Any
@@ -74,7 +75,7 @@ class NodeProcess:
 
     def stop(self) -> None:
         self.process.terminate()
-        assert self.process.wait(20) == 0
+        assert self.process.wait(EVENT_S_MAX) == 0
 
     @property
     def log(self) -> str:
@@ -85,13 +86,17 @@ class NodeProcess:
     ) -> Reply:
         """Send JSON, or bytes as they are."""
         data = body if isinstance(body, bytes) else orjson.dumps(body)
-        started = time.monotonic()
+        watch = self.watch()
         async with self._http.post(self.url + path, data=data, headers=headers) as response:
             text = await response.read()
-            took_s = time.monotonic() - started
+            took_s = watch.seconds
             # Taking a long one apart would hold up this process, which looks at the nodes.
             found = orjson.loads(text) if len(text) <= TEXT_MAX else {"success": True}
             return Reply(response.status, found, took_s, response.headers.get("x-d1-bookmark", ""))
+
+    def watch(self) -> Stopwatch:
+        """Begin to count what the node works."""
+        return Stopwatch(self.process.pid)
 
     async def rows(self, sql: str) -> Any:
         """Read as anybody would; the rows."""
@@ -109,15 +114,15 @@ class NodeProcess:
 
     async def look(self) -> None:
         """Ask whether the node is alive, and note how long that took and how large it is."""
-        started = time.monotonic()
+        watch = self.watch()
         async with self._http.get(self.url + "/livez") as response:
             assert response.status == 200
-        self.livez_s_max = max(self.livez_s_max, time.monotonic() - started)
+        self.livez_s_max = max(self.livez_s_max, watch.seconds)
         rss = psutil.Process(self.process.pid).memory_info().rss
         self.rss_bytes_max = max(self.rss_bytes_max, rss)
 
     async def until_ready(self) -> None:
-        ends = time.monotonic() + READY_S_MAX
+        ends = time.monotonic() + EVENT_S_MAX
         while True:
             assert self.process.poll() is None, self.log
             assert time.monotonic() < ends, self.log

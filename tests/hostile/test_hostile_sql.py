@@ -14,7 +14,7 @@ from tests.hostile.conftest import HIDDEN
 from tests.hostile.node_processes import DEADLINE_S, LATE_S, NodeProcess, Pair, Reply
 from tests.rest.http_cluster import REST
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 HERE = {"x-d1-bookmark": "first-unconstrained"}  # the replica itself reads
 BOUND = {"x-d1-database": "shop"}
@@ -79,10 +79,8 @@ async def test_bombs_end_at_the_deadline(pair: Pair, name: str) -> None:
 
 
 async def ended(node: NodeProcess, path: str, body: object, headers: dict[str, str]) -> Reply:
-    """Ask; an answer that came late for the machine's reasons may come again."""
+    """Ask for what never ends; it does."""
     reply = await node.post(path, body, headers)
-    if reply.took_s > DEADLINE_S + LATE_S:
-        reply = await node.post(path, body, headers)
     assert reply.took_s < DEADLINE_S + LATE_S
     return reply
 

@@ -61,7 +61,7 @@ async def test_an_import_that_fails_leaves_a_wal_as_it_was(tmp_path: Path) -> No
 
 
 async def test_a_write_past_its_deadline_leaves_a_wal_as_it_was(tmp_path: Path) -> None:
-    async with opened_primary(tmp_path / "db", deadline_s=0.5) as made:
+    async with opened_primary(tmp_path / "db", deadline_s=2.0) as made:
         wal = made.folder / "db.sqlite-wal"
         size = wal.stat().st_size
         with pytest.raises(DeadlineExceeded):

@@ -19,6 +19,7 @@ from proto.record import CommitPart
 from proto.tokens import Bookmark
 from replica.database import OpenReplica, ReplicaDatabase, ReplicaHooks
 from tests.primary.opened_primary import PrimaryUnderTest, opened_primary
+from tests.waiting import EVENT_S_MAX
 
 
 @dataclass
@@ -92,11 +93,11 @@ class Following:
 
     async def reached(self, seq: int) -> None:
         """Return once commit `seq` is visible in a sound database."""
-        ends = time.monotonic() + 15
+        ends = time.monotonic() + EVENT_S_MAX
         while True:
             assert time.monotonic() < ends, f"commit {seq}; {self.database.problem}"
             if self.database.is_here:
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(EVENT_S_MAX):
                     return await self.database.waiter.wait_applied(seq)
             await asyncio.sleep(0.002)
 

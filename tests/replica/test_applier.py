@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import threading
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -348,7 +347,12 @@ async def test_checkpoints_and_the_base(fed: Following, monkeypatch: pytest.Monk
 async def test_a_long_reader_does_not_hold_commits_up(
     fed: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint that a reader keeps from ending is left for later, not waited for."""
+    """A checkpoint that a reader keeps from ending is left for later, not waited for.
+
+    Method: SQLite would wait for ten minutes, if it were not told to wait for less.
+    """
+    for module in ("engine.sandbox", "engine.live"):
+        monkeypatch.setattr(f"{module}.BUSY_TIMEOUT_MS", 600_000)
     monkeypatch.setattr(replica.applier, "CHECKPOINT_FRAMES", 20)
     await fed.feed()
     await fed.reached(2)
@@ -356,16 +360,12 @@ async def test_a_long_reader_does_not_hold_commits_up(
     reader = opened.live.borrow_reader()
     reader.sandbox.execute_internal("BEGIN")
     reader.sandbox.execute_internal("SELECT * FROM t")
-    slowest = 0.0
     for _ in range(60):
         session = await fed.write("INSERT INTO t VALUES (randomblob(3000))")
-        began = time.monotonic()
         await fed.feed()
-        await fed.reached(session.seq)
-        slowest = max(slowest, time.monotonic() - began)
+        await fed.reached(session.seq)  # while the reader stays
     reader.sandbox.execute_internal("ROLLBACK")
     opened.live.return_reader(reader)
-    assert slowest < 0.5
     await fed.equal()
 
 

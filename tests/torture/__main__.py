@@ -27,7 +27,7 @@ from tests.torture.large_import import Figures
 from tests.torture.large_import import run as run_large_import
 from tests.torture.report import Report
 
-INJECTION_S_SPARE = 120.0  # what the injection run may take beyond its seconds
+INJECTION_S_SPARE = 300.0  # what the injection run may take beyond its seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from tests.torture.sessions import Load
 
 FAULT_S_MAX = 6.0  # how long sessions run into the fault
 AFTER_FAULT_S = 0.7  # and go on after it was felt
-BACK_S_MAX = 10.0  # then a node whose fault has passed takes writes again
+BACK_S_MAX = 60.0  # then a node whose fault has passed takes writes again
 FILE_BYTES_MAX = 1_500_000
 SQLITE_ANSWERS = (b": SQLITE_FULL",)  # SQLite's own file met the fault first, and undid the write
 
@@ -148,7 +148,7 @@ def _working_strace() -> str:
     probe = subprocess.run(
         [path, "-D", "-f", "-qq", "-o", "/dev/null", sys.executable, "-c", "print(1)"],
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     return "" if probe.stdout.strip() == b"1" else f"it does not work: {probe.stderr[-200:]!r}"

@@ -23,7 +23,7 @@ PAUSE_S_MAX = 0.6
 BOOTSTRAP_S_MAX = 1.2  # a start takes about half of this: kills before, in and after a bootstrap
 VACUUM_S_MAX = 0.03
 PROGRESS_REQUESTS = 5  # answered by each node before the next strike
-PROGRESS_S_MAX = 15.0
+PROGRESS_S_MAX = 60.0
 
 
 class Nemesis:

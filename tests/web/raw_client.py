@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
-WAIT_S = 10.0  # a response that takes longer does not come
+from tests.waiting import EVENT_S_MAX, until
 
 
 class Response(NamedTuple):
@@ -45,7 +45,7 @@ class RawClient:
 
     async def response(self) -> Response:
         """Read one response; it must have a Content-Length."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(EVENT_S_MAX):
             head = await self.reader.readuntil(b"\r\n\r\n")
             status_line, *lines = head[:-4].decode("latin-1").split("\r\n")
             pairs = (line.split(": ", 1) for line in lines)
@@ -59,7 +59,7 @@ class RawClient:
 
     async def is_closed(self) -> bool:
         """Wait until the server closes, with nothing more sent before."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(EVENT_S_MAX):
             try:
                 return await self.reader.read(1) == b""
             except ConnectionError:
@@ -123,6 +123,4 @@ def rows(response: Response) -> object:
 
 async def wait_until(condition: Callable[[], object]) -> None:
     """Turn the loop until `condition` holds."""
-    async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110  # no event tells what a socket has done
-            await asyncio.sleep(0.002)
+    await until(condition, "what a socket does")

@@ -1,7 +1,6 @@
 """A primary and a replica, run as `d1server` runs them, inside this process."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,20 +8,14 @@ from typing import Any
 
 from d1server.config import Address, NodeConfig, Role
 from d1server.node import run_node
-from tests.web.raw_client import WAIT_S, RawClient, Response, connected
-
-LOOPBACK = "127.0.0.1"
+from tests.free_ports import HOST, free_ports
+from tests.waiting import EVENT_S_MAX
+from tests.web.raw_client import RawClient, Response, connected
 
 
 def free_addresses(count: int) -> list[Address]:
     """Return loopback addresses that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for sock in sockets:
-        sock.bind((LOOPBACK, 0))
-    addresses = [Address(LOOPBACK, sock.getsockname()[1]) for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return addresses
+    return [Address(HOST, port) for port in free_ports(count)]
 
 
 @asynccontextmanager
@@ -38,7 +31,7 @@ async def running(config: NodeConfig) -> AsyncIterator[Address]:
 
 
 async def _wait_ready(address: Address, task: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(EVENT_S_MAX):
         while True:
             if task.done():
                 await task

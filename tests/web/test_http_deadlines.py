@@ -20,10 +20,10 @@ from d1server.web.limits import (
     body_s_max,
 )
 from d1server.web.serve import serving
+from tests.waiting import SOON_S_MAX
 from tests.web.memory_node import MemoryNode
 from tests.web.raw_client import RawClient, connected, query, rows, wait_until
 
-SLACK_S = 2.0  # by which a test may be slower than it looks
 HEAD = b"POST /db/shop/query HTTP/1.1\r\nHost: x\r\n"
 GET_HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 
@@ -31,7 +31,7 @@ GET_HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 async def test_an_idle_connection_is_closed(client: RawClient, front: Front) -> None:
     """Between requests a connection lives IDLE_S_MAX, and a request renews it."""
     await client.exchange(query("SELECT 1"))
-    front.sweep(monotonic() + IDLE_S_MAX - SLACK_S)
+    front.sweep(_deadline(front) - 0.001)
     await client.exchange(query("SELECT 1"))
     front.sweep(monotonic() + IDLE_S_MAX)
     assert await client.is_closed()
@@ -115,11 +115,11 @@ async def test_a_client_that_does_not_read_from_aiohttp_is_dropped(front: Front)
     async with connected(front.address, receive_bytes=4096) as client:
         client.send(*[query(sql, path="/db/shop/query/")] * 20)
         await wait_until(lambda: HEAD_S_MAX < _deadline(front) - monotonic() < IDLE_S_MAX)
-        stalled = _deadline(front)
-        front.sweep(stalled - SLACK_S)
+        front.sweep(_deadline(front) - 0.001)
         assert len(front.clients) == 1
-        front.sweep(stalled)
-        await wait_until(lambda: not front.clients)
+        while front.clients:  # it goes on for as long as the sockets still take something
+            front.sweep(_deadline(front))
+            await asyncio.sleep(0.01)
 
 
 def test_patience_with_a_body_grows_with_what_came() -> None:
@@ -169,7 +169,7 @@ async def test_stopping_does_not_wait_for_ever(node: MemoryNode) -> None:
             slow.send(query("SELECT 2", path="/db/shop/query/"))
             await wait_until(lambda: node.waiting == 2)
         assert node.cancelled == 2
-        assert monotonic() - began < 5 * SLACK_S
+        assert monotonic() - began < SOON_S_MAX
         await wait_until(lambda: not front.clients)
 
 
