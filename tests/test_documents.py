@@ -1,4 +1,4 @@
-"""What the documents name is there: files, modules, classes, functions, settings.
+"""What the documents name is there: files, modules, classes, functions, other documents.
 
 A name in backticks or in a drawing of `ARCHITECTURE.md` stands somewhere in the sources, so that a
 reader who greps for it arrives; one that was renamed is found here.
@@ -18,6 +18,7 @@ SPAN = re.compile(r"`([^`\n]+)`")
 DRAWING = re.compile(r"```\n(.*?)```", re.DOTALL)
 NAME_IN_DRAWING = re.compile(r"\b[A-Z]\w+\.\w+|\b[a-z]+_\w+|\b[A-Z][a-z]+[A-Z]\w+")
 FILE = re.compile(r"[\w/-]+\.(?:py|md|toml)")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 WORD = re.compile(r"[A-Za-z_]\w+")
 
 
@@ -52,6 +53,18 @@ def missing(document: str) -> list[str]:
 @pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_what_a_document_names_is_there(name: str) -> None:
     assert not missing((ROOT / name).read_text(encoding="utf-8"))
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    documents += [*ROOT.glob("*/README.md"), *ROOT.glob("clients/*/README.md")]
+    broken = [
+        f"{document.relative_to(ROOT)}: {target}"
+        for document in documents
+        for target in LINK.findall(document.read_text(encoding="utf-8"))
+        if not (document.parent / target).exists()
+    ]
+    assert not broken
 
 
 def test_what_is_not_there_is_found() -> None:
