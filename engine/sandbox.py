@@ -123,6 +123,7 @@ class Sandbox:
         self._found = Trait.NONE
         self._has_changed_settings = False
         self._denied: tuple[int, str] | None = None
+        self._schema_version: int | None = None  # as of the last look, after a refusal
         self._time_limit = _TimeLimit(self)
         self.is_inline = False  # whether the present budget is one of the event loop's
         self._stop_at = math.inf  # of an inline request
@@ -253,7 +254,12 @@ class Sandbox:
                 "statement too long: SQLITE_TOOBIG", f"one statement has at most {most} bytes"
             )
         before = self.prepares
-        prepared = self._prepare(sql, can_cache=True)
+        try:
+            prepared = self._prepare(sql, can_cache=True)
+        except StatementRefused:
+            if not self._sees_newer_schema():
+                raise
+            prepared = self._prepare(sql, can_cache=True)
         if self.prepares == before:  # found in apsw's cache, or SQLite had nothing to ask
             prepared = self._prepare(sql, can_cache=False)
         if self.prepares == before:  # REINDEX and VACUUM ask nothing
@@ -261,6 +267,19 @@ class Sandbox:
         if names_hidden(sql, prepared.found):
             raise StatementRefused(_HIDDEN_TEXT, _HIDDEN_HINT)
         return prepared
+
+    def _sees_newer_schema(self) -> bool:
+        """Whether another connection has changed the schema; this one knows it then.
+
+        SQLite looks for that when a statement runs, not when it is prepared, and after some errors
+        only: it would not find the column that an ALTER TABLE is about.
+        """
+        version = self.schema_version()
+        if version == self._schema_version:
+            return False
+        self.execute_internal("SELECT 1 FROM sqlite_schema LIMIT 0")
+        self._schema_version = version
+        return True
 
     def _prepare(self, sql: str, *, can_cache: bool) -> Prepared:
         self._found = Trait.NONE

@@ -157,6 +157,30 @@ def test_columns_follow_the_schema(session: SqlSession, where: str) -> None:
     assert session.read(sql).columns == ("id", "b", "d")
 
 
+def test_changes_of_columns_are_judged_by_the_newest_schema(session: SqlSession) -> None:
+    """Also where SQLite itself would judge by the schema that the connection knows.
+
+    Method: the reader, which is what judges, runs none of them; the writer does.
+    """
+    for sql in (
+        "DROP INDEX t_a",
+        "ALTER TABLE t DROP COLUMN a",
+        "ALTER TABLE t ADD COLUMN a",
+        "ALTER TABLE t RENAME COLUMN a TO c",
+        "ALTER TABLE t RENAME COLUMN c TO d",
+        "INSERT INTO t VALUES (9, 'b', 'd')",
+        "ALTER TABLE t DROP COLUMN d",
+        "INSERT INTO t VALUES (10, 'b')",
+        "ALTER TABLE t RENAME COLUMN b TO d",
+    ):
+        assert session.reads.plan(sql).writes, sql
+        session.write(sql)
+    for sql in ("ALTER TABLE t DROP COLUMN c", "ALTER TABLE t ADD COLUMN d", "SELECT c FROM t"):
+        for _ in range(2):
+            with pytest.raises(StatementRefused):
+                session.reads.plan(sql)
+
+
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 32, 33, 1000])
 def test_every_row_arrives(session: SqlSession, count: int) -> None:
     """Rows are stepped in groups; none is lost or doubled at their edges."""

@@ -36,6 +36,20 @@ PRAGMAS_ALLOWED = [
     *(f"{name} = {value}" for name in BOOLEANS for value in ("on", "off")),
 ]
 
+CHANGES = [
+    "ALTER TABLE t DROP COLUMN b",
+    "ALTER TABLE t ADD COLUMN b",
+    "INSERT INTO t VALUES (1, 2)",
+    "ALTER TABLE t RENAME COLUMN b TO c",
+    "ALTER TABLE t RENAME COLUMN c TO d; ALTER TABLE t RENAME COLUMN d TO e",
+    "ALTER TABLE t ADD COLUMN twice AS (a * 2)",
+    "ALTER TABLE t RENAME COLUMN twice TO doubled",
+    "ALTER TABLE t DROP COLUMN doubled",
+    "ALTER TABLE t DROP COLUMN e",
+    "INSERT INTO t VALUES (3)",
+    "ALTER TABLE t ADD COLUMN b",
+]
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ways(nodes: HttpCluster) -> AsyncIterator[list[Door]]:
@@ -179,6 +193,19 @@ async def test_limits_are_settings_of_the_node(tmp_path: Path) -> None:
                 ("INSERT INTO t VALUES (1)", ""),
             ):
                 assert (await door.ask(sql)).error == text, door.name
+
+
+async def test_columns_come_and_go(nodes: HttpCluster) -> None:
+    """A change of a table is judged by what the changes before it left, whoever made these.
+
+    SQLite's own word for what a connection does not know yet would be "no such column".
+    """
+    await nodes.create("changing", "CREATE TABLE t(a, b)")
+    for door in doors(nodes, "changing"):
+        for sql in CHANGES:
+            assert (await door.ask(sql)).error == "", (door.name, sql)
+            await nodes.cluster.caught_up("changing")  # a replica judges by what it has
+        assert (await door.ask("DELETE FROM t")).error == "", door.name
 
 
 async def test_rows_are_counted_alike(nodes: HttpCluster) -> None:
