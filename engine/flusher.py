@@ -94,8 +94,7 @@ class Flusher:
     def note_flushed(self, durable: Bookmark) -> None:
         """Somebody else, a thread with the writer, flushed the log up to `durable`."""
         self._log.mark_durable(durable)
-        self._waiting.release(durable.seq)
-        self._on_durable()
+        self._tell()
 
     def release_all(self) -> None:
         """What waits beyond the head waits for a commit that was undone: let it go."""
@@ -129,10 +128,22 @@ class Flusher:
         between, self._between = self._between, []
         for work in between:
             work()
-        self._start()  # the disk first, then the answers
-        self._waiting.release(self._log.durable.seq)
-        self._on_durable()
-        self._prepare()
+        self._start()  # the disk first, then the replicas, then the answers
+        try:
+            self._tell()
+        finally:
+            self._prepare()
+
+    def _tell(self) -> None:
+        """Tell the owner, then those who wait.
+
+        In this order: the replicas get in one message what makes a hundred answers, and a
+        client that was answered soon asks one of them.
+        """
+        try:
+            self._on_durable()
+        finally:
+            self._waiting.release(self._log.durable.seq)
 
     def _prepare(self) -> None:
         """Have the next segment made ahead of need."""

@@ -188,15 +188,20 @@ class Applier:
         if not parts or self._state is not ApplierState.INLINE:
             return
         try:
-            pgnos, pages = _merged(parts)
-            self._verify(pgnos, pages, parts[-1])
-            self._live.injector.inject(pgnos, pages, parts[-1].page_count)
+            self._apply(parts)
         except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
             self._stop_because(exc)
             return
-        self._applied_until(parts[-1].bookmark, parts[-1].page_count)
         if self._live.injector.wal_frames >= self._checkpoint_at:
             self._work()
+
+    def _apply(self, parts: list[CommitPart]) -> None:
+        """Apply these whole commits, which follow what is applied, as one."""
+        last = parts[-1]
+        pgnos, pages = _merged(parts)
+        self._verify(pgnos, pages, last)
+        self._live.injector.inject(pgnos, pages, last.page_count)
+        self._applied_until(last.bookmark, last.page_count)
 
     def _verify(self, pgnos: list[int], pages: list[memoryview], last: CommitPart) -> None:
         rolling = self._live.pages.replace(pgnos, pages, last.page_count)
@@ -226,16 +231,36 @@ class Applier:
             while self._state is ApplierState.WORKER:
                 if self._live.injector.wal_frames >= self._checkpoint_at:
                     await self._checkpoint()
-                if self._applied.seq == self._log.head.seq:
+                missed = self._missed()
+                if missed is None:
+                    await self._apply_from_log()
+                elif missed:
+                    self._apply(missed)
+                else:
                     self._state = ApplierState.INLINE
                     return
-                await self._apply_from_log()
         except (EngineError, HistoryDiverged, OSError, apsw.Error) as exc:
             self._stop_because(exc)
         finally:
             self._worker = None
             if self._state is ApplierState.WORKER:
                 self._stop_because(DatabaseDamaged("the applier was stopped"))
+
+    def _missed(self) -> list[CommitPart] | None:
+        """The commits that are not applied yet; None if they are many, or not in memory.
+
+        What came during a checkpoint is little: read from the log it would wait for our own
+        disk, more would come meanwhile, and so on for as long as the primary is busy.
+        """
+        missed: list[CommitPart] = []
+        size = 0
+        for seq in range(self._applied.seq + 1, self._log.head.seq + 1):
+            part = self._log.recent_part(seq)
+            size += 0 if part is None else len(part)
+            if part is None or size > _INLINE_BYTES_MAX:
+                return None
+            missed.append(part)
+        return missed
 
     async def _apply_from_log(self) -> None:
         """Apply up to the newest whole commit that was received."""
@@ -258,11 +283,14 @@ class Applier:
         if reader.is_between_commits:
             injector.begin()
         page_count = 0
+        images: dict[int, memoryview] = {}
         for part in reader.next(_CHUNK_BYTES):
             page_count = part.page_count
             pgnos, pages = _within(list(part.pgnos), part.pages(), page_count)
             self._verify(pgnos, pages, part)
-            injector.append(pgnos, pages)
+            images.update(zip(pgnos, pages, strict=True))
+        if images:
+            injector.append(list(images), list(images.values()))
         if reader.is_between_commits:
             injector.publish(page_count)
         return page_count

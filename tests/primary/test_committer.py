@@ -116,6 +116,20 @@ async def test_group_commit_syncs_less_than_it_writes(tmp_path: Path) -> None:
         assert disk.syncs - before < 5
 
 
+async def test_replicas_are_sent_a_commit_before_its_answers(tmp_path: Path) -> None:
+    """One message against many answers: a client that was answered soon asks a replica."""
+    async with opened_primary(tmp_path / "db") as made:
+        told: list[str] = []
+        made.woken = lambda _key: told.append("replicas")
+        committer = await made.committer()
+        for _ in range(3):
+            written = committer.write_now(steps("INSERT INTO t VALUES (1)"))
+            assert written is not None
+            committer.when_durable(written.bookmark.seq, lambda _error: told.append("client"))
+        await until(lambda: "client" in told, "durable")
+        assert told == ["replicas", "client", "client", "client"]
+
+
 async def test_a_failed_sync_undoes_what_was_not_told(tmp_path: Path) -> None:
     """The write is answered as unknown, is gone after the rebuild; what was told is there."""
     disk = GatedDisk()

@@ -13,6 +13,7 @@ import replica.applier
 import replica.database
 from engine.files import Disk
 from engine.inject import Injector
+from engine.live import Checkpointed, LiveDatabase
 from engine.recovery import DB_NAME
 from engine.wal import PAGE_SIZE
 from replica.bootstrap import COPY_SUFFIX
@@ -342,6 +343,46 @@ async def test_checkpoints_and_the_base(fed: Following, monkeypatch: pytest.Monk
     await fed.closed()
     await fed.equal()
     assert await fed.read("PRAGMA quick_check") == [("ok",)]
+
+
+async def test_what_came_during_a_checkpoint_does_not_wait_for_our_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in memory, and applied from there as soon as the checkpoint is through.
+
+    Method: hold a checkpoint up, let commits come, hold all syncs up, let the checkpoint go on.
+    """
+    monkeypatch.setattr(replica.applier, "CHECKPOINT_FRAMES", 10)
+    begun, may_go_on = threading.Event(), threading.Event()
+    checkpoint = LiveDatabase.checkpoint
+
+    def held_up(self: LiveDatabase, *, restart: bool = False) -> Checkpointed:
+        if self.folder.name == "replica":
+            begun.set()
+            assert may_go_on.wait(15)
+        return checkpoint(self, restart=restart)
+
+    disk = GatedDisk()
+    async with following(tmp_path, disk) as fed:
+        await fed.feed()
+        await fed.reached(2)
+        monkeypatch.setattr(LiveDatabase, "checkpoint", held_up)
+        try:
+            while not begun.is_set():
+                await fed.write("INSERT INTO t VALUES (randomblob(3000))")
+                await fed.feed()
+                await asyncio.sleep(0.002)
+            before = fed.database.applied
+            with disk.syncs_held():
+                newest = [await fed.write("INSERT INTO t VALUES (1)") for _ in range(5)][-1]
+                await fed.feed()
+                assert fed.database.applied == before
+                may_go_on.set()
+                await fed.reached(newest.seq)
+                assert fed.database.durable.seq < newest.seq
+        finally:
+            may_go_on.set()
+        await fed.equal()
 
 
 async def test_a_long_reader_does_not_hold_commits_up(
