@@ -30,6 +30,7 @@ from engine.wal import FRAME_HEADER_BYTES, LOCK_PAGE, PAGE_SIZE, WAL_HEADER_BYTE
 FRAME_BYTES: Final = FRAME_HEADER_BYTES + PAGE_SIZE
 _SALTS_AT: Final = 16  # in the WAL header
 _FRAME_SALTS_AT: Final = 8
+_FRAME_SALTS_END: Final = _FRAME_SALTS_AT + 8
 _NUMBERS: Final = struct.Struct(">II")  # page number, page count after the commit or 0
 
 
@@ -58,28 +59,42 @@ class WalCapture:
         """Frames of the present WAL that have been read."""
         return self._captured
 
-    def frames_until(self, end: int) -> int:
-        """How many frames the commit that ended at frame `end` wrote.
+    def read(self, end: int, *, frames_max: int) -> PageImages | None:
+        """The pages of the commit that ended at frame `end`, in one piece.
 
-        Notices a WAL that started again. Call before `read` or `read_in_pieces`.
-        Raises `DatabaseDamaged` if the WAL is not the one that SQLite reported.
+        None if it has more frames than `frames_max`: then `read_in_pieces`. Notices a WAL that
+        started again. Raises `DatabaseDamaged` if the WAL is not the one that SQLite reported.
         """
-        if end > self._captured and self._salts_of_frame(self._captured) == self._salts:
-            return end - self._captured
+        start = self._captured
+        count = end - start
+        if 0 < count <= frames_max:
+            at = WAL_HEADER_BYTES + start * FRAME_BYTES
+            data = self._disk.pread(self._wal_fd, count * FRAME_BYTES, at)
+            if data[_FRAME_SALTS_AT:_FRAME_SALTS_END] == self._salts:
+                return self._images(data, end)
+        elif count > 0 and self._salts_of_frame(start) == self._salts:
+            return None
+        self._begin_anew(end)
+        if end > frames_max:
+            return None
+        return self._images(self._pread_frames(0, end), end)
+
+    def _begin_anew(self, end: int) -> None:
+        """Go on in a WAL that started again; the commit that ended at `end` is its first."""
         header = self._disk.pread(self._wal_fd, WAL_HEADER_BYTES, 0)
-        self._salts = header[_SALTS_AT : _SALTS_AT + 8]
+        before, self._salts = self._salts, header[_SALTS_AT : _SALTS_AT + 8]
         self._captured = 0
-        if self._salts_of_frame(0) != self._salts:
+        if self._salts == before or self._salts_of_frame(0) != self._salts:
             raise DatabaseDamaged(
-                f"the WAL's first frame does not belong to it (a commit ended at frame {end}); "
+                f"the WAL is not the one that SQLite wrote to (a commit ended at frame {end}); "
                 "restart the node: the database is rebuilt from its commit log"
             )
-        return end
 
-    def read(self, end: int) -> PageImages:
-        """The pages of the commit that ended at frame `end`, in one piece."""
+    def _images(self, data: bytes, end: int) -> PageImages:
+        """What these frames, all of the commit's, make of each page."""
         start, self._captured = self._captured, end
-        data = self._pread_frames(start, end)
+        if len(data) != (end - start) * FRAME_BYTES:
+            raise DatabaseDamaged(f"the WAL ends within frames {start + 1} to {end}")
         view = memoryview(data)
         images: dict[int, memoryview] = {}
         page_count = 0
@@ -93,10 +108,11 @@ class WalCapture:
         return PageImages(list(images), list(images.values()), page_count)
 
     def read_in_pieces(self, end: int, *, pages_max: int) -> Iterator[PageImages]:
-        """The same in pieces of at most `pages_max` pages, at least one piece; blocking.
+        """The pages in pieces of at most `pages_max`, at least one piece; blocking.
 
-        Two passes: the first finds each page's last frame from the frame headers alone,
-        the second reads only those images. Memory: one piece and 12 bytes a frame.
+        After `read` has given None. Two passes: the first finds each page's last frame from the
+        frame headers alone, the second reads only those images. Memory: one piece and 12 bytes a
+        frame.
         """
         start, self._captured = self._captured, end
         pgnos, page_count = self._scan(start, end, frames_max=pages_max)

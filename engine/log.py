@@ -115,7 +115,8 @@ class CommitLog:
 
     def _start_at(self, state: CommitState) -> None:
         """Let the next commit follow `state`, which is durable."""
-        self._synced = self._head_state = state
+        self._synced = state
+        self._head_state: CommitState | CommitPart = state  # what both say of the database
         self.head = self.durable = state.position
         self._chain = state.position.digest
         self._next_part = 0
@@ -321,6 +322,8 @@ class CommitLog:
         """Give the memory back that makes recent commits quick to read: the log is idle."""
         self._recent.forget()
         self._sealed.forget_indexes()
+        if isinstance(self._head_state, CommitPart):
+            self._head_state = state_after(self._head_state)
 
     def _filed_parts(self, position: Bookmark, bytes_max: int) -> list[CommitPart]:
         reader = self.reader(position)
@@ -376,21 +379,21 @@ class CommitLog:
     def append(self, parts: Sequence[CommitPart]) -> None:
         """Queue parts that follow what was appended before; never blocks."""
         for part in parts:
-            token = part.token
-            seq = token.seq
-            assert token > self.head.token, f"{token} is older than {self.head}"
+            digest = part.digest
             assert part.prev_digest == self._chain, f"{part!r} does not follow {self.head}"
             assert part.part == self._next_part, f"{part!r}, expected part {self._next_part}"
-            assert seq == self.head.token.seq + 1, f"gap: {self.head} then {token}"
+            (epoch, head_seq), _ = self.head
+            token = part.token
+            seq = token.seq
+            assert seq == head_seq + 1, f"gap: {self.head} then {token}"
+            assert token.epoch >= epoch, f"{token} is older than {self.head}"
             self._pending.append(part)
             self._appended_bytes += len(part.raw)
-            self._chain = digest = part.digest
+            self._chain = digest
             if part.is_last:
                 self._next_part = 0
-                self.head = position = Bookmark(token, digest)
-                self._head_state = CommitState(
-                    position, part.page_count, part.checksum, part.time_ms
-                )
+                self.head = Bookmark(token, digest)
+                self._head_state = part
                 self._recent.add(seq, part)
             else:
                 self._next_part += 1

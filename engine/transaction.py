@@ -174,7 +174,8 @@ def write(
     Raises `StatementRefused`; `BudgetExceeded` after `budget_s` seconds.
     """
     sandbox = connection.sandbox
-    with sandbox.limit_time(budget_s):
+    sandbox.start_request(budget_s)  # not `limit_time`: as in `read`
+    try:
         sandbox.execute_internal("BEGIN IMMEDIATE")
         try:
             results = _run_all(connection, steps)
@@ -185,6 +186,8 @@ def write(
             if sandbox.connection.in_transaction:
                 sandbox.execute_internal("ROLLBACK")
             raise
+    finally:
+        sandbox.end_request()
     return results
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import apsw
+import msgspec
 
 from engine.capture import PageImages
 from engine.errors import DatabaseDamaged, EngineError
@@ -49,8 +50,7 @@ class CheckedWrite:
     check: Callable[[list[StatementResult]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, gc=False):
     """What a write did. With `replayed`, the stored answer of an earlier try, it did nothing."""
 
     results: list[StatementResult]
@@ -66,6 +66,7 @@ class Writer:
         """Take over the writer connection of `live`."""
         self._live = live
         self._log = log
+        self._wish: KeyedWrite | CheckedWrite | None = None  # of the write that runs
         self._frames_end = 0
         self.wal_frames = 0
         self.is_publishing = False
@@ -90,18 +91,11 @@ class Writer:
             stored = find_answer(self._live.writer.sandbox, wish.key)
             if stored is not None:
                 return Written([], self._log.head, self.page_count, replayed=stored)
-
-        def before_commit(results: list[StatementResult]) -> None:
-            if isinstance(wish, KeyedWrite):
-                store_answer(self._live.writer.sandbox, wish.key, wish.encode(results))
-            elif wish is not None:
-                wish.check(results)
-            self.is_publishing = True
-
+        self._wish = wish
         self._frames_end = 0
         try:
             results = write(
-                self._live.writer, steps, budget_s=budget_s, before_commit=before_commit
+                self._live.writer, steps, budget_s=budget_s, before_commit=self._before_commit
             )
         except BaseException:
             self.is_publishing = False
@@ -109,6 +103,14 @@ class Writer:
         self._log_commit(after_part)
         self.is_publishing = False
         return Written(results, self._log.head, self.page_count)
+
+    def _before_commit(self, results: list[StatementResult]) -> None:
+        wish, self._wish = self._wish, None
+        if isinstance(wish, KeyedWrite):
+            store_answer(self._live.writer.sandbox, wish.key, wish.encode(results))
+        elif wish is not None:
+            wish.check(results)
+        self.is_publishing = True
 
     def load(
         self,
@@ -162,10 +164,10 @@ class Writer:
         end = self._frames_end
         if end == 0:
             return
-        capture = self._live.capture
         try:
-            if capture.frames_until(end) <= _PART_PAGES:
-                self._append([self._part(capture.read(end), None, is_last=True)])
+            images = self._live.capture.read(end, frames_max=_PART_PAGES)
+            if images is not None:
+                self._append([self._part(images, None, is_last=True)])
             else:
                 self._log_in_parts(end, after_part)
         except EngineError:
@@ -191,18 +193,20 @@ class Writer:
     def _part(self, images: PageImages, before: CommitPart | None, *, is_last: bool) -> CommitPart:
         """The next part of the commit after the log's head; `before` is its part before."""
         log = self._log
-        checksum = self._live.pages.replace(images.pgnos, images.pages, images.page_count)
-        self.page_count = images.page_count
+        (epoch, seq), digest = log.head
+        pgnos, pages, page_count = images
+        checksum = self._live.pages.replace(pgnos, pages, page_count)
+        self.page_count = page_count
         return encode_part(
-            CommitToken(log.head.token.epoch, log.head.seq + 1),
-            log.head.digest if before is None else before.digest,
-            images.pgnos,
-            images.pages,
-            page_count=images.page_count,
+            CommitToken(epoch, seq + 1),
+            digest if before is None else before.digest,
+            pgnos,
+            pages,
+            page_count=page_count,
             page_size=PAGE_SIZE,
             checksum=checksum if is_last else 0,
             time_ms=time.time_ns() // 1_000_000,
-            durable_seq=log.durable.seq,
+            durable_seq=log.durable.token.seq,
             part=0 if before is None else before.part + 1,
             is_last=is_last,
         )

@@ -1,5 +1,6 @@
 """What a commit changed, read from the WAL: replayed elsewhere it gives the same file, always."""
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from engine.limits import SqlLimits
 from engine.sandbox import Sandbox
 from engine.wal import PAGE_SIZE
 
+_WHOLE = 1 << 20  # frames: more than any commit here
+
 
 class Captured:
     """A writer, and a file in memory that is made of captured pages alone."""
@@ -32,6 +35,7 @@ class Captured:
         self.files = HeldFiles(path, Disk())
         self.capture = WalCapture(self.files, Disk())
         self.end = 0
+        self.salts = b""
         self.connection.set_wal_hook(self._on_wal)
         self.path = path
         self.pages = {1: path.read_bytes()[:PAGE_SIZE]}
@@ -49,13 +53,17 @@ class Captured:
         self.connection.execute(sql)
         if self.end == 0:
             return 0
-        frames = self.capture.frames_until(self.end)
-        if pieces:
-            for images in self.capture.read_in_pieces(self.end, pages_max=pieces):
-                assert len(images.pgnos) <= pieces
-                self._take(images)
+        salts = os.pread(self.files.wal_fd, 8, 16)
+        frames = self.end - self.capture.frames_captured if salts == self.salts else self.end
+        self.salts = salts
+        images = self.capture.read(self.end, frames_max=pieces or _WHOLE)
+        assert (images is None) == (frames > (pieces or _WHOLE))
+        if images is not None:
+            self._take(images)
         else:
-            self._take(self.capture.read(self.end))
+            for piece in self.capture.read_in_pieces(self.end, pages_max=pieces):
+                assert len(piece.pgnos) <= pieces
+                self._take(piece)
         assert self.capture.frames_captured == self.end
         return frames
 
@@ -215,12 +223,13 @@ def test_a_wal_that_is_not_what_was_reported_is_refused(captured: Captured) -> N
     captured.end = 0
     captured.connection.execute(insert(5))
     beyond = WalCapture(captured.files, Disk())
-    beyond.frames_until(captured.end + 400)
     with pytest.raises(DatabaseDamaged, match="frame"):
-        beyond.read(captured.end + 400)
+        beyond.read(captured.end + 400, frames_max=_WHOLE)
     again = WalCapture(captured.files, Disk())
-    again.frames_until(captured.end)
     with pytest.raises(DatabaseDamaged):
-        again.read(captured.end - 1)
-    captured.capture.frames_until(captured.end)
-    captured._take(captured.capture.read(captured.end))
+        again.read(captured.end - 1, frames_max=_WHOLE)
+    images = captured.capture.read(captured.end, frames_max=_WHOLE)
+    assert images is not None
+    captured._take(images)
+    with pytest.raises(DatabaseDamaged, match="frame"):
+        captured.capture.read(captured.end + 400, frames_max=_WHOLE)
