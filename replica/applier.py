@@ -2,8 +2,9 @@
 
 Small commits are applied inline, all that one turn of the event loop brought as one
 injection: their pages merged, the last image of a page wins, and the tokens in between
-are never visible, which waits for "at least" allow. What is too large for that, or came
-while a checkpoint ran, is applied by a worker from the log's files, in bounded memory.
+are never visible, which waits for "at least" allow. What is too large for that is applied by
+a worker from the log's files, in bounded memory. The worker also runs the checkpoints, and takes
+what came meanwhile from memory, if it is little.
 
 Invariants:
 
@@ -56,7 +57,7 @@ class ApplierState(enum.Enum):
     """Who applies."""
 
     INLINE = "inline"  # the event loop, as commits come
-    WORKER = "worker"  # a task, from the log's files; new commits go to the log only
+    WORKER = "worker"  # a task, from the log; new commits go to the log only
     STOPPED = "stopped"  # nobody: the database is closed, or something is wrong
 
 

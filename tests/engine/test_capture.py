@@ -161,6 +161,19 @@ def test_vacuum_drops_pages_beyond_the_end(captured: Captured) -> None:
     captured.commit(insert(100))
 
 
+@pytest.mark.parametrize("pieces", [0, 7])
+def test_spilled_pages_beyond_the_end_are_dropped(tmp_path: Path, pieces: int) -> None:
+    """A transaction that grew the file, spilled, and cut it again leaves frames of no page."""
+    made = Captured(tmp_path / "db", cache_pages=10)
+    made.connection.pragma("auto_vacuum", 1)
+    made.commit("VACUUM")
+    made.commit("CREATE TABLE t (id INTEGER PRIMARY KEY, x)")
+    frames = made.commit(f"BEGIN; {insert(400)}; DELETE FROM t WHERE id > 5; COMMIT", pieces=pieces)
+    assert frames > 10 * made.page_count, "the test wants a spill"
+    made.check()
+    made.close()
+
+
 def test_a_wal_that_begins_anew_is_noticed(captured: Captured) -> None:
     """After a whole checkpoint the next write starts at frame 1 again."""
     for size in (1, 5, 60, 2, 200, 1):
@@ -231,5 +244,7 @@ def test_a_wal_that_is_not_what_was_reported_is_refused(captured: Captured) -> N
     images = captured.capture.read(captured.end, frames_max=_WHOLE)
     assert images is not None
     captured._take(images)
+    with pytest.raises(DatabaseDamaged, match="frame"):  # neither gone on nor begun anew
+        captured.capture.read(captured.end, frames_max=_WHOLE)
     with pytest.raises(DatabaseDamaged, match="frame"):
         captured.capture.read(captured.end + 400, frames_max=_WHOLE)
