@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from d1server.access import TOKEN_PREFIX
+from d1server.access.grants import TOKEN_PREFIX
 from d1server.tls import TlsFiles
 from engine.limits import SqlLimits
 

@@ -16,10 +16,10 @@ from typing import Final
 
 import apsw
 
-from d1server.access import Access
+from d1server.access.exposure import is_loopback
+from d1server.access.grants import Access
 from d1server.config import Address, NodeConfig, Role
 from d1server.datadir import open_data_dir
-from d1server.exposure import is_loopback
 from d1server.primary_node import PrimaryNode
 from d1server.replica_node import ReplicaNode
 from d1server.replication_metrics import ReplicationCollector

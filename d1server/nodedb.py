@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import aiosqlite
 
-from d1server.durations import NOTHING, added
+from d1server.insights.durations import NOTHING, added
 from engine.threads import until_done
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ replicas get them when it runs again.
 
 from pathlib import Path
 
-from d1server.access import EVERYTHING
+from d1server.access.grants import EVERYTHING
 from d1server.config import Address, NodeConfig, Role
 from d1server.datadir import open_data_dir
 from d1server.node import open_resources

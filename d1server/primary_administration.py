@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import apsw
 
+from d1server.access.permissions import refuse_operation
+from d1server.access.token_administration import TokenAdministration
 from d1server.administration import (
     FIELDS,
     describe,
@@ -24,10 +26,8 @@ from d1server.administration import (
     success,
 )
 from d1server.catalog import CatalogEntry, change, insert
-from d1server.permissions import refuse_operation
-from d1server.primary_tokens import TokenAdministration
+from d1server.insights.recommender import decode_page
 from d1server.query import ADMIN_OPS, AdminRequest, Answer
-from d1server.recommender import decode_page
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.web.errors import Fault, refuse
 from engine.errors import EngineError

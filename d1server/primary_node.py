@@ -10,7 +10,10 @@ from typing import Any, Final, NoReturn
 
 import apsw
 
-from d1server.access import Access
+from d1server.access.exposure import check_exposure, may_be_open
+from d1server.access.grants import Access
+from d1server.access.token_table import CREATE_TOKENS, SELECT_TOKENS, note_uses, read_tokens
+from d1server.access.token_uses import tell_uses
 from d1server.catalog import (
     CREATE_TABLE,
     SELECT_ALL,
@@ -23,9 +26,10 @@ from d1server.catalog import (
 )
 from d1server.config import NodeConfig
 from d1server.datadir import DataDir
-from d1server.exposure import check_exposure, may_be_open
 from d1server.idle import close_idle
-from d1server.insights import Insights
+from d1server.insights.graphql_answers import Insights
+from d1server.insights.recommender import Opened, Recommender
+from d1server.insights.stored_costs import StoredCosts
 from d1server.link import Listener, PeerLink, listen
 from d1server.node_status import node_status, primary_database_status
 from d1server.node_tls import NodeTls
@@ -33,13 +37,9 @@ from d1server.nodedb import open_node_db
 from d1server.primary_administration import Administration
 from d1server.primary_queries import PrimaryQueries
 from d1server.query import AdminRequest, Answer
-from d1server.recommender import Opened, Recommender
 from d1server.replica_door import ReplicaDoor
-from d1server.stored_costs import StoredCosts
 from d1server.tasks import Tasks
-from d1server.token_table import CREATE_TOKENS, SELECT_TOKENS, note_uses, read_tokens
-from d1server.token_uses import tell_uses
-from d1server.transfers import Transfers
+from d1server.transfers.node_transfers import Transfers
 from d1server.web.failures import FailureBook
 from engine.errors import DatabaseDamaged, EngineError
 from engine.ondemand import OnDemand, Retired

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from d1server.access import Level
-from d1server.permissions import refuse_read, refuse_write
+from d1server.access.grants import Level
+from d1server.access.permissions import refuse_read, refuse_write
+from d1server.insights.query_costs import QueryStatistics
 from d1server.query import Answer, Constraint, PendingAnswer, QueryRequest
-from d1server.query_costs import QueryStatistics
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.results import Answers, State, encode
 from d1server.router import BookmarkAge, age_of

@@ -27,9 +27,9 @@ import msgspec
 from proto.api import Dialect, Shape
 
 if TYPE_CHECKING:
-    from d1server.access import Access, Grant
-    from d1server.file_relay import FileRelay
-    from d1server.transfers import Transfers
+    from d1server.access.grants import Access, Grant
+    from d1server.transfers.file_relay import FileRelay
+    from d1server.transfers.node_transfers import Transfers
     from proto.api import Statement
     from proto.tokens import Bookmark
 
@@ -115,7 +115,7 @@ class AdminRequest:
     database: str  # name or uuid; empty for "list"; for "create" it stands in `body`
     body: bytes
     hops: int
-    grant: Grant  # what the caller may do; judged by `permissions.py`
+    grant: Grant  # what the caller may do; see `access/permissions.py`
 
 
 # Every operation that a node runs for another one's client, by its name on the link.

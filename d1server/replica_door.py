@@ -13,13 +13,13 @@ from logging import DEBUG, INFO
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from d1server.access import Grant, NotAdmitted
+from d1server.access.exposure import is_loopback
+from d1server.access.grants import Grant, NotAdmitted
+from d1server.access.permissions import forbid, not_admitted, refuse_read
+from d1server.access.token_uses import TOKEN_USES_OP, decode_uses
 from d1server.config import NAME_PATTERN, Address
-from d1server.cost_batch import QUERY_COSTS_OP, decode_batch
-from d1server.exposure import is_loopback
-from d1server.file_relay import FILE_GET, FILE_PUT, answer_piece
+from d1server.insights.cost_batch import QUERY_COSTS_OP, decode_batch
 from d1server.link import GREETING_BYTES_MAX, PeerLink
-from d1server.permissions import forbid, not_admitted, refuse_read
 from d1server.primary_queries import ANSWER_BYTES_MAX, refuse_bookmark, too_large_to_forward
 from d1server.query import (
     BOOKMARK_OP,
@@ -32,7 +32,7 @@ from d1server.query import (
 )
 from d1server.refusals import answer_refusal, unknown_database
 from d1server.router import BookmarkAge, age_of
-from d1server.token_uses import TOKEN_USES_OP, decode_uses
+from d1server.transfers.file_relay import FILE_GET, FILE_PUT, answer_piece
 from d1server.web.errors import Fault, refuse
 from d1server.web.headers import BOOKMARK_HEADER, NO_WISHES, Wishes, read_wishes
 from primary.database import PrimaryDatabase

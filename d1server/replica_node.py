@@ -10,15 +10,17 @@ from typing import Any, Final
 
 import apsw
 
-from d1server.access import Access, hash_of, id_of
+from d1server.access.exposure import NodeExposed, check_exposure, may_be_open
+from d1server.access.grants import Access, hash_of, id_of
+from d1server.access.token_table import HAS_TOKENS, SELECT_TOKENS, read_tokens
+from d1server.access.token_uses import TOKEN_USES_OP, encode_uses, tell_uses
 from d1server.catalog import SELECT_ALL, Catalog, ReplicationMode, catalog_uuid
 from d1server.config import NodeConfig
-from d1server.cost_batch import QUERY_COSTS_OP
-from d1server.cost_sender import CostSender
 from d1server.datadir import DataDir
-from d1server.exposure import NodeExposed, check_exposure, may_be_open
-from d1server.file_relay import FileRelay
 from d1server.idle import close_idle
+from d1server.insights.cost_batch import QUERY_COSTS_OP
+from d1server.insights.cost_sender import CostSender
+from d1server.insights.stored_costs import StoredCosts
 from d1server.link import PeerLink, dial
 from d1server.node_status import node_status, replica_database_status
 from d1server.node_tls import NodeTls
@@ -28,10 +30,8 @@ from d1server.refusals import answer_refusal
 from d1server.replica_queries import ReplicaQueries
 from d1server.results import to_reply_answer
 from d1server.router import BookmarkAge, age_of
-from d1server.stored_costs import StoredCosts
 from d1server.tasks import Tasks
-from d1server.token_table import HAS_TOKENS, SELECT_TOKENS, read_tokens
-from d1server.token_uses import TOKEN_USES_OP, encode_uses, tell_uses
+from d1server.transfers.file_relay import FileRelay
 from engine.errors import EngineError
 from engine.log import CommitLog
 from engine.ondemand import OnDemand, Retired

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from d1server.access import Level
-from d1server.permissions import refuse_read
+from d1server.access.grants import Level
+from d1server.access.permissions import refuse_read
+from d1server.insights.query_costs import QueryStatistics
 from d1server.primary_queries import refuse_bookmark
 from d1server.query import BOOKMARK_OP, SHORT_WAY_MAX, Answer, Constraint, OnTimeout, QueryRequest
-from d1server.query_costs import QueryStatistics
 from d1server.refusals import answer_refusal
 from d1server.results import Answers, State, to_reply_answer
 from d1server.router import BookmarkAge, Route, age_of, route_on_replica

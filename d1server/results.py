@@ -6,8 +6,8 @@ from itertools import chain, islice
 from operator import length_hint
 from typing import Final, TypeAlias
 
+from d1server.insights.query_costs import QueryStatistics
 from d1server.query import Answer, QueryRequest
-from d1server.query_costs import QueryStatistics
 from engine.sqltext import split
 from engine.transaction import Step
 from primary.database import OpenPrimary

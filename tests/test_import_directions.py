@@ -1,5 +1,7 @@
 """Which package may import which: proto <- engine <- {primary, replica} <- d1server.
 
+Within d1server: access <- insights, and transfers beside them; HTTP is above all three.
+
 The directions are data; imports are read from syntax, so one inside a function counts too.
 """
 
@@ -19,6 +21,15 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "d1server": frozenset({"proto", "engine", "primary", "replica"}),
     "d1client": frozenset({"proto"}),
 }
+
+# Of d1server's own packages: what each may import of the others, by prefix.
+ERRORS = "d1server.web.errors"  # the one table of HTTP statuses
+MAY_IMPORT_WITHIN: dict[str, tuple[str, ...]] = {
+    "access": (ERRORS,),
+    "transfers": (ERRORS,),
+    "insights": ("d1server.access", ERRORS),
+}
+PACKAGES_WITHIN = (*MAY_IMPORT_WITHIN, "web", "openapi", "cli")
 
 # What a package must not reach for, and why the design says so.
 NEVER: dict[str, frozenset[str]] = {
@@ -54,7 +65,29 @@ def test_package_imports_only_in_its_direction(package: str) -> None:
     assert not found, "\n" + "\n".join(found)
 
 
+def offences_within(package: str, tree: ast.AST, where: str) -> list[str]:
+    banned = tuple(f"d1server.{other}" for other in PACKAGES_WITHIN if other != package)
+    return [
+        f"{where}:{node.lineno} imports {node.module}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+        if node.module.startswith(banned) and not node.module.startswith(MAY_IMPORT_WITHIN[package])
+    ]
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT_WITHIN)
+def test_package_of_the_server_imports_only_in_its_direction(package: str) -> None:
+    found = []
+    for path in sorted((ROOT / "d1server" / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found += offences_within(package, tree, str(path.relative_to(ROOT)))
+    assert not found, "\n" + "\n".join(found)
+
+
 def test_wrong_direction_is_found_inside_a_function() -> None:
     tree = ast.parse("def f():\n    from replica.waiter import TokenWaiter\n")
     assert offences("primary", tree, "primary/x.py") == ["primary/x.py:2 imports replica"]
     assert offences("d1server", tree, "d1server/x.py") == []
+    tree = ast.parse("def f():\n    from d1server.transfers.signing import UrlSigner\n")
+    assert offences_within("access", tree, "x.py") == ["x.py:2 imports d1server.transfers.signing"]
+    assert offences_within("transfers", tree, "x.py") == []

@@ -187,8 +187,8 @@ async def with_stdin(main: Any) -> None:
 
 def refusal_to_start(exc: Exception, config: NodeConfig) -> Exception:
     """Return what a node's end means for who started it; our own bugs stay as they are."""
+    from d1server.access.exposure import NodeExposed
     from d1server.datadir import DataDirRefused
-    from d1server.exposure import NodeExposed
     from d1server.node import SqliteTooOld
     from d1server.tls import TlsInvalid
     from engine.errors import EngineError

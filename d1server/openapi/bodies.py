@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
+from d1server.access.token_bodies import NewToken
 from d1server.administration import ChangeDatabase, CreateDatabase
-from d1server.insights import GraphqlBody
+from d1server.insights.graphql_answers import GraphqlBody
 from d1server.openapi.parts import STRING, Json, entity, listed, schema
-from d1server.token_administration import NewToken
-from d1server.transfer_bodies import ExportCall, Ingest, Init, Poll
+from d1server.transfers.bodies import ExportCall, Ingest, Init, Poll
 
 _STRUCTS: Final = (CreateDatabase, ChangeDatabase, ExportCall, NewToken, GraphqlBody)
 

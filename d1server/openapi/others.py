@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from d1server.exports import EXPORTS_PATH
-from d1server.imports import IMPORTS_PATH
 from d1server.openapi.calls import query_body
 from d1server.openapi.parts import (
     EVERY,
@@ -19,6 +17,8 @@ from d1server.openapi.parts import (
     ref,
     schema,
 )
+from d1server.transfers.exports import EXPORTS_PATH
+from d1server.transfers.imports import IMPORTS_PATH
 from d1server.web.binding_call import PROXIED_HEADER, PROXIED_URL
 from d1server.web.openapi import DOCUMENT
 from d1server.web.rest import PREFIXES

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from d1server.administration import FIELDS, PAGE_MAX, PER_PAGE, PER_PAGE_MAX
+from d1server.insights.recommender import FILTER, LIMIT, LIMIT_MAX
 from d1server.openapi import calls
 from d1server.openapi.calls import NAMED
 from d1server.openapi.parameters import database
@@ -20,7 +21,6 @@ from d1server.openapi.parts import (
     parameter,
     schema,
 )
-from d1server.recommender import FILTER, LIMIT, LIMIT_MAX
 from d1server.web.insights import OF_ALL, OF_ONE
 from d1server.web.rest import DATABASES, PREFIXES
 

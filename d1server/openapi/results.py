@@ -2,9 +2,10 @@
 
 import msgspec
 
+from d1server.access.token_bodies import NewToken
 from d1server.administration import FIELDS, JURISDICTIONS
 from d1server.catalog import UUID_PATTERN, ReplicationMode
-from d1server.jobs import Status
+from d1server.insights.recommendations import Recommended
 from d1server.openapi.parameters import BOOKMARK
 from d1server.openapi.parts import (
     BOOLEAN,
@@ -17,8 +18,7 @@ from d1server.openapi.parts import (
     nullable,
     schema,
 )
-from d1server.recommendations import Recommended
-from d1server.token_administration import NewToken
+from d1server.transfers.jobs import Status
 
 
 def result_schemas() -> dict[str, Json]:

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from d1server.access import NOBODY, Access, Grant, NotAdmitted
+from d1server.access.exposure import is_loopback
+from d1server.access.grants import NOBODY, Access, Grant, NotAdmitted
+from d1server.access.permissions import forbid, not_admitted
 from d1server.config import Address
-from d1server.exposure import is_loopback
-from d1server.permissions import forbid, not_admitted
 from d1server.query import Answer
-from d1server.signing import SIGNED_PREFIX
+from d1server.transfers.signing import SIGNED_PREFIX
 from d1server.web.errors import Fault, refuse
 from d1server.web.failures import FailureBook
 from d1server.web.head import LEGACY_HEADERS

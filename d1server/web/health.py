@@ -7,9 +7,9 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from d1server.access import NOBODY
+from d1server.access.grants import NOBODY
+from d1server.access.permissions import forbid
 from d1server.metrics import HttpCollector, NodeCollector, open_registry
-from d1server.permissions import forbid
 from d1server.query import NodeView
 from d1server.web.admission import grant_of
 from d1server.web.front import Front

@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
-from d1server.recommender import encode_page, read_filter, read_page
+from d1server.insights.recommender import encode_page, read_filter, read_page
 from d1server.web.calls import Calls
 from d1server.web.rest import DATABASES, PREFIXES
 from d1server.web.route import Route

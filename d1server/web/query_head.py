@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 from msgspec.structs import replace
 
-from d1server.access import NOBODY, Grant
+from d1server.access.grants import NOBODY, Grant
 from d1server.query import QueryRequest
 from d1server.web.headers import BOOKMARK_HEADER, Wishes
 from proto.api import LARGE_BODY_BYTES, Dialect, Shape, decode_query

@@ -10,13 +10,13 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from d1server.exports import EXPORTS_PATH
-from d1server.file_relay import NO_ROOM, NOT_KEPT, FilePiece, FileRelay, received
-from d1server.imports import IMPORTS_PATH
 from d1server.query import Answer, NodeView
-from d1server.signing import UrlRefused
-from d1server.transfers import Transfers
-from d1server.uploads import FILE_BYTES_MAX, UploadRefused
+from d1server.transfers.exports import EXPORTS_PATH
+from d1server.transfers.file_relay import NO_ROOM, NOT_KEPT, FilePiece, FileRelay, received
+from d1server.transfers.imports import IMPORTS_PATH
+from d1server.transfers.node_transfers import Transfers
+from d1server.transfers.signing import UrlRefused
+from d1server.transfers.uploads import FILE_BYTES_MAX, UploadRefused
 from d1server.web.body import BodySlow
 from d1server.web.calls import Calls
 from d1server.web.errors import Fault, refuse

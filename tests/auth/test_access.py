@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from d1server.access import (
+from d1server.access.exposure import NodeExposed, check_exposure, is_loopback, may_be_open
+from d1server.access.grants import (
     EVERYTHING,
     NEVER,
     NOBODY,
@@ -21,11 +22,10 @@ from d1server.access import (
     id_of,
     new_text,
 )
+from d1server.access.permissions import refuse_operation, refuse_read, refuse_write
+from d1server.access.token_table import SELECT_TOKENS, insert_token, note_uses, read_tokens
 from d1server.config import Address, ConfigInvalid, NodeConfig, Role, parse_access_token, resolve
-from d1server.exposure import NodeExposed, check_exposure, is_loopback, may_be_open
-from d1server.permissions import refuse_operation, refuse_read, refuse_write
 from d1server.query import ADMIN_OPS, INSIGHT_OPS
-from d1server.token_table import SELECT_TOKENS, insert_token, note_uses, read_tokens
 from d1server.web.failures import FailureBook
 from proto.api import SqlValue, StatementResult
 

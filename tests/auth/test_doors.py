@@ -6,7 +6,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from d1server.metrics import HttpMeter
-from d1server.signing import SIGNED_PREFIX
+from d1server.transfers.signing import SIGNED_PREFIX
 from d1server.web.admission import OPEN_ROUTES, Admission, Refused
 from d1server.web.app import open_app
 from d1server.web.front import Front

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from d1server.access import Grant, Level, NotAdmitted, new_text
+from d1server.access.grants import Grant, Level, NotAdmitted, new_text
 from d1server.link import PeerLink, listen
 from d1server.offline import administer_offline
 from d1server.query import BOOKMARK_OP, AdminRequest, Answer

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import d1server.node_tls
-from d1server.access import hash_of, id_of
+from d1server.access.grants import hash_of, id_of
 from d1server.config import Address
 from d1server.link import dial
 from d1server.node_tls import NodeTls

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from d1server.access.exposure import NodeExposed
 from d1server.cli import command_line
 from d1server.config import Address, NodeConfig, Role
 from d1server.datadir import open_data_dir
 from d1server.dev import unreadiness
-from d1server.exposure import NodeExposed
 from d1server.node import run_node
 from d1server.tls import TlsInvalid
 from engine.files import Disk

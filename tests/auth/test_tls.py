@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from d1client import D1Unavailable, RetryPolicy, connect
-from d1server.access import Grant, Level, id_of
+from d1server.access.grants import Grant, Level, id_of
 from d1server.cli import command_line
 from d1server.config import Address, NodeConfig, Role
 from d1server.offline import administer_offline

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from d1server.access import EVERYTHING
+from d1server.access.grants import EVERYTHING
 from d1server.config import Address, NodeConfig, Role
 from d1server.datadir import open_data_dir
 from d1server.primary_node import PrimaryNode

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from d1server import cost_sender, replica_door
-from d1server.access import EVERYTHING
-from d1server.cost_batch import CostBatch, decode_batch
+from d1server import replica_door
+from d1server.access.grants import EVERYTHING
+from d1server.insights import cost_sender
+from d1server.insights.cost_batch import CostBatch, decode_batch
+from d1server.insights.stored_costs import StoredCosts
 from d1server.query import AdminRequest, Answer
-from d1server.stored_costs import StoredCosts
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
 from tests.waiting import EVENT_S_MAX
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from d1server.cli import command_line, loading
 from d1server.cli import execute as execute_module
 from d1server.config import NodeConfig, Role
-from d1server.import_job import INTERRUPTED
+from d1server.transfers.import_job import INTERRUPTED
 from tests.waiting import EVENT_S_MAX
 
 BOOKMARK = "00000001-00000000-00000007-0123456789abcdef0123456789abcdef"

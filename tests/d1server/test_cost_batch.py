@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from d1server.cost_batch import (
+from d1server.insights.cost_batch import (
     BATCH_BYTES_MAX,
     KEPT_HOURS,
     ROWS_MAX,
@@ -16,8 +16,8 @@ from d1server.cost_batch import (
     encode_batch,
     summed,
 )
-from d1server.durations import BUCKETS
-from d1server.statement_text import SHOWN_CHARS_MAX
+from d1server.insights.durations import BUCKETS
+from d1server.insights.statement_text import SHOWN_CHARS_MAX
 from proto.errors import RequestInvalid
 
 NOW = 500_000 * 3600 + 1800

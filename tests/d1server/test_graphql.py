@@ -8,10 +8,10 @@ from graphql import build_client_schema, get_introspection_query
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d1server import graphql_query
-from d1server.analytics import ANALYTICS, QUERIES, ROWS_MAX, STORAGE, Sample
-from d1server.analytics_schema import SCHEMA
-from d1server.graphql_query import TEXT_CHARS_MAX, GraphqlRefused, read_query
+from d1server.insights import graphql_query
+from d1server.insights.analytics import ANALYTICS, QUERIES, ROWS_MAX, STORAGE, Sample
+from d1server.insights.analytics_schema import SCHEMA
+from d1server.insights.graphql_query import TEXT_CHARS_MAX, GraphqlRefused, read_query
 
 COSTLY_S_MAX = 20.0  # of what is refused; some hundredths of a second on an idle machine
 

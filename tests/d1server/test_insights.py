@@ -7,10 +7,10 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from d1server import stored_costs
-from d1server.access import EVERYTHING, Grant, Level
+from d1server.access.grants import EVERYTHING, Grant, Level
 from d1server.cli import command_line
 from d1server.cli.insights import COLUMNS
+from d1server.insights import stored_costs
 from d1server.query import AdminRequest
 from tests.cluster.running_cluster import NodeUnderTest, running_cluster
 from tests.web.real_nodes import open_pair

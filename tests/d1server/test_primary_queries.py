@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from d1server.insights.query_costs import QueryStatistics
 from d1server.primary_queries import PrimaryQueries
 from d1server.query import Answer, PendingAnswer, QueryRequest, answered
-from d1server.query_costs import QueryStatistics
 from d1server.results import to_answer
 from primary.committer import CommitterState
 from proto.api import ServedBy

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d1server.durations import BUCKETS, added, quantile, read, stored, summed
-from d1server.query_costs import OTHERS, TEXTS_MAX, QueryStatistics
-from d1server.statement_text import SHOWN_CHARS_MAX, normalised
+from d1server.insights.durations import BUCKETS, added, quantile, read, stored, summed
+from d1server.insights.query_costs import OTHERS, TEXTS_MAX, QueryStatistics
+from d1server.insights.statement_text import SHOWN_CHARS_MAX, normalised
 from engine.transaction import Step
 from proto.api import StatementResult
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from d1server.access import EVERYTHING, NOBODY, Grant, Level
+from d1server.access.grants import EVERYTHING, NOBODY, Grant, Level
 from d1server.cli import command_line
+from d1server.insights.recommendations import Insight, Proposal, Ran, Sample, insight_of
+from d1server.insights.recommender import Page, decode_page, encode_page, read_filter, read_page
 from d1server.query import AdminRequest, Answer
-from d1server.recommendations import Insight, Proposal, Ran, Sample, insight_of
-from d1server.recommender import Page, decode_page, encode_page, read_filter, read_page
 from engine.index_advice import Advice, Index
 from proto.errors import RequestInvalid
 from tests.cluster.running_cluster import NodeUnderTest, running_cluster

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from d1server.access import Access
+from d1server.access.grants import Access
 from d1server.metrics import HttpMeter
 from d1server.openapi.document import document, encoded
 from d1server.web.admission import Admission

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from d1server import exports, jobs
-from d1server.transfer_bodies import EXPORT_BUSY, NOT_EXPORTING
+from d1server.transfers import exports, jobs
+from d1server.transfers.bodies import EXPORT_BUSY, NOT_EXPORTING
 from engine.dump import VIRTUAL_TABLE
 from primary.database import PrimaryDatabase
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from d1server import jobs
-from d1server.import_job import INTERRUPTED
-from d1server.transfer_bodies import IMPORT_BUSY, NOT_IMPORTING
+from d1server.transfers import jobs
+from d1server.transfers.bodies import IMPORT_BUSY, NOT_IMPORTING
+from d1server.transfers.import_job import INTERRUPTED
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
 from tests.transfers.test_cluster_exports import exported, text_of
 from tests.waiting import until

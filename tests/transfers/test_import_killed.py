@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from d1server.import_job import INTERRUPTED
-from d1server.transfer_bodies import NOT_IMPORTING
+from d1server.transfers.bodies import NOT_IMPORTING
+from d1server.transfers.import_job import INTERRUPTED
 from tests.torture.cluster import Cluster, open_cluster
 from tests.waiting import EVENT_S_MAX
 

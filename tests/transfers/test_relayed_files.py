@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from d1server.file_relay import PIECE_BYTES, FileRelay
+from d1server.transfers.file_relay import PIECE_BYTES, FileRelay
 from replica.forward import Forwarder
 from tests.transfers.test_cli_transfers import d1server, files_in
 from tests.transfers.test_http_transfers import Caller, md5

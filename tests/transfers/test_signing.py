@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from d1server.signing import UrlRefused, UrlSigner, open_signer
+from d1server.transfers.signing import UrlRefused, UrlSigner, open_signer
 from engine.files import Disk
 
 PATH = "/signed/exports/a.sql"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from d1server.uploads import KEPT_S, Uploads
+from d1server.transfers.uploads import KEPT_S, Uploads
 from engine.files import Disk
 from engine.threads import Threads
 from proto.record import Buffer

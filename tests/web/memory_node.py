@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import apsw
 import orjson
 
-from d1server.access import Access
+from d1server.access.grants import Access
 from d1server.query import AdminRequest, Answer, QueryRequest
 from d1server.web.errors import Fault, refuse
 from proto.api import Shape

@@ -19,7 +19,7 @@ A caller who may not use a database is not told whether it exists.
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from d1server.access import Grant, Level
+from d1server.access.grants import Grant, Level
 from d1server.query import ADMIN_OPS, Answer
 from d1server.web.errors import Fault, refuse
 

@@ -33,8 +33,8 @@ from graphql import (
 from graphql.execution import Executor
 from graphql.execution.collect_fields import GroupedFieldSet
 
-from d1server.analytics_filter import FilterRefused
-from d1server.graphql_variables import placed_variables
+from d1server.insights.analytics_filter import FilterRefused
+from d1server.insights.graphql_variables import placed_variables
 
 TEXT_CHARS_MAX: Final = 64 * 1024
 _TOKENS_MAX: Final = 5000

@@ -35,7 +35,7 @@ from graphql import (
     get_directive_values,
 )
 
-from d1server.analytics import (
+from d1server.insights.analytics import (
     ANALYTICS,
     QUERIES,
     ROWS_MAX,
@@ -47,8 +47,8 @@ from d1server.analytics import (
     Sample,
     rows,
 )
-from d1server.analytics_filter import COMPARISONS, LISTS, PATTERNS, read_filter
-from d1server.graphql_query import PLAIN
+from d1server.insights.analytics_filter import COMPARISONS, LISTS, PATTERNS, read_filter
+from d1server.insights.graphql_query import PLAIN
 
 Samples = Mapping[str, Sequence[Sample]]
 """The context of an execution: what there is of each dataset."""

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from d1server.access import Access
+from d1server.access.grants import Access
 from d1server.bodies import decode_body
 from engine.errors import EngineError
 from primary.errors import PrimaryError

@@ -6,10 +6,10 @@ from typing import Final
 
 import orjson
 
-from d1server.jobs import Status
 from d1server.nodedb import Row
 from d1server.query import Answer
-from d1server.transfer_bodies import job_answer
+from d1server.transfers.bodies import job_answer
+from d1server.transfers.jobs import Status
 from engine.errors import StatementRefused
 from engine.load import SqlLoad
 from primary.committer import Committer

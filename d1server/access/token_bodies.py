@@ -13,10 +13,10 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from d1server.access import NEVER, AccessToken, Scope, hash_of, id_of
+from d1server.access.grants import NEVER, AccessToken, Scope, hash_of, id_of
+from d1server.access.token_table import to_iso
 from d1server.bodies import decode_body
 from d1server.catalog import Catalog, CatalogEntry
-from d1server.token_table import to_iso
 from proto.errors import RequestInvalid
 
 NAME_CHARACTERS_MAX = 100

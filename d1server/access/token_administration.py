@@ -8,11 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from d1server.access import EVERYTHING, AccessToken, Level, new_text
+from d1server.access.grants import EVERYTHING, AccessToken, Level, new_text
+from d1server.access.token_bodies import TOKENS_MAX, describe_token, make_token, read_new_token
+from d1server.access.token_table import insert_token, revoke_token
 from d1server.administration import success
 from d1server.query import AdminRequest, Answer
-from d1server.token_administration import TOKENS_MAX, describe_token, make_token, read_new_token
-from d1server.token_table import insert_token, revoke_token
 from d1server.web.errors import Fault, refuse
 from proto.errors import RequestInvalid
 

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 import aiosqlite
 
 from d1server.catalog import Catalog
-from d1server.cost_batch import (
+from d1server.insights.cost_batch import (
     KEPT_HOURS,
     CostBatch,
     HourlyCosts,
@@ -38,10 +38,10 @@ from d1server.cost_batch import (
     rows_of,
     summed,
 )
-from d1server.cost_batch import ROWS_MAX as BATCH_ROWS_MAX
-from d1server.durations import read, stored
+from d1server.insights.cost_batch import ROWS_MAX as BATCH_ROWS_MAX
+from d1server.insights.durations import read, stored
+from d1server.insights.query_costs import QueryStatistics
 from d1server.nodedb import NodeDb, Step
-from d1server.query_costs import QueryStatistics
 from engine.errors import DatabaseClosed
 from engine.threads import until_done
 from primary.errors import Overloaded

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 import aiosqlite
 
-from d1server.stored_costs import StoredCosts
+from d1server.insights.stored_costs import StoredCosts
 from engine.errors import EngineError
 from proto.messages import Reply
 from replica.errors import ReplicaError

@@ -22,9 +22,9 @@ import orjson
 from d1server.query import Answer
 from d1server.refusals import answer_refusal
 from d1server.results import to_reply_answer
-from d1server.signing import SIGNED_PREFIX, UrlRefused
-from d1server.transfers import Transfers
-from d1server.uploads import UploadRefused
+from d1server.transfers.node_transfers import Transfers
+from d1server.transfers.signing import SIGNED_PREFIX, UrlRefused
+from d1server.transfers.uploads import UploadRefused
 from d1server.web.errors import Fault, refuse
 from engine.files import is_no_room
 from proto.messages import Forward

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import orjson
 
-from d1server.access import Grant, Level
-from d1server.analytics import ANALYTICS, DATASETS, QUERIES, STORAGE, Sample
-from d1server.cost_batch import KEPT_HOURS, QueryRow
+from d1server.access.grants import Grant, Level
+from d1server.insights.analytics import ANALYTICS, DATASETS, QUERIES, STORAGE, Sample
+from d1server.insights.cost_batch import KEPT_HOURS, QueryRow
+from d1server.insights.stored_costs import StoredCosts, usage_row
 from d1server.query import Answer
 from d1server.refusals import answer_refusal
-from d1server.stored_costs import StoredCosts, usage_row
 from engine.threads import until_done
 from primary.errors import Overloaded
 
 if TYPE_CHECKING:
-    from d1server.graphql_query import Query
+    from d1server.insights.graphql_query import Query
 
 T = TypeVar("T")
 
@@ -107,8 +107,8 @@ class Insights:
 
 
 def _read(asked: GraphqlBody) -> "Query | Answer":
-    from d1server.analytics_schema import SCHEMA  # noqa: PLC0415
-    from d1server.graphql_query import GraphqlRefused, read_query  # noqa: PLC0415
+    from d1server.insights.analytics_schema import SCHEMA  # noqa: PLC0415
+    from d1server.insights.graphql_query import GraphqlRefused, read_query  # noqa: PLC0415
 
     try:
         query = read_query(SCHEMA, asked.query, asked.variables or {}, asked.operationName)
@@ -120,7 +120,7 @@ def _read(asked: GraphqlBody) -> "Query | Answer":
 
 
 def _answered(query: "Query", samples: Mapping[str, list[Sample]]) -> Answer:
-    from d1server.graphql_query import GraphqlRefused  # noqa: PLC0415
+    from d1server.insights.graphql_query import GraphqlRefused  # noqa: PLC0415
 
     try:
         data = query.answer(samples)

@@ -25,12 +25,9 @@ import apsw
 
 from d1server.administration import success
 from d1server.catalog import CatalogEntry
-from d1server.import_job import FIND, FORGET, INTERRUPTED, SAVE, Import, recall
-from d1server.jobs import Status, hold
 from d1server.nodedb import NodeDb
 from d1server.query import Answer
-from d1server.signing import SIGNED_PREFIX, SignUrl
-from d1server.transfer_bodies import (
+from d1server.transfers.bodies import (
     IMPORT_BUSY,
     NOT_IMPORTING,
     Init,
@@ -39,7 +36,10 @@ from d1server.transfer_bodies import (
     read_import,
     refused,
 )
-from d1server.uploads import Uploads
+from d1server.transfers.import_job import FIND, FORGET, INTERRUPTED, SAVE, Import, recall
+from d1server.transfers.jobs import Status, hold
+from d1server.transfers.signing import SIGNED_PREFIX, SignUrl
+from d1server.transfers.uploads import Uploads
 from engine.errors import DiskFull, EngineError, StatementRefused
 from engine.load import SqlLoad
 from engine.ondemand import Retired

@@ -24,10 +24,10 @@ from typing import Final
 
 import apsw
 
-from d1server.jobs import Status, hold
 from d1server.query import Answer
-from d1server.signing import SIGNED_PREFIX, SignUrl
-from d1server.transfer_bodies import EXPORT_BUSY, NOT_EXPORTING, job_answer, read_export, refused
+from d1server.transfers.bodies import EXPORT_BUSY, NOT_EXPORTING, job_answer, read_export, refused
+from d1server.transfers.jobs import Status, hold
+from d1server.transfers.signing import SIGNED_PREFIX, SignUrl
 from engine.dump import DumpOptions, dump
 from engine.errors import BudgetExceeded, DeadlineExceeded, EngineError, StatementRefused
 from engine.files import Disk, is_no_room

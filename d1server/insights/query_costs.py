@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from math import frexp
 from typing import Final
 
-from d1server.durations import BUCKET_OF_ONE, BUCKETS, LONG_MS
-from d1server.statement_text import READ_CHARS_MAX, normalised
+from d1server.insights.durations import BUCKET_OF_ONE, BUCKETS, LONG_MS
+from d1server.insights.statement_text import READ_CHARS_MAX, normalised
 from engine.transaction import Step
 from proto.api import StatementResult
 

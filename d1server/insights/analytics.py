@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from d1server.analytics_filter import HOUR_S, Test
-from d1server.durations import quantile, read, summed
+from d1server.insights.analytics_filter import HOUR_S, Test
+from d1server.insights.durations import quantile, read, summed
 
 QUERIES: Final = "d1QueriesAdaptiveGroups"
 ANALYTICS: Final = "d1AnalyticsAdaptiveGroups"

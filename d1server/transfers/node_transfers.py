@@ -8,11 +8,11 @@ from typing import Final, NoReturn
 
 from d1server.catalog import CatalogEntry
 from d1server.datadir import DataDir
-from d1server.exports import Exports
-from d1server.imports import Imports
 from d1server.nodedb import NodeDb
-from d1server.signing import UrlSigner, open_signer
-from d1server.uploads import Uploads
+from d1server.transfers.exports import Exports
+from d1server.transfers.imports import Imports
+from d1server.transfers.signing import UrlSigner, open_signer
+from d1server.transfers.uploads import Uploads
 from engine.resources import Resources
 from primary.committer import Spawn
 from proto.api import ServedBy

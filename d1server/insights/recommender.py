@@ -16,13 +16,12 @@ from typing import Annotated, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from d1server.access import Grant, Level
+from d1server.access.grants import Grant, Level
+from d1server.access.permissions import refuse_read
 from d1server.administration import success
 from d1server.bodies import decode_body
 from d1server.catalog import Catalog, CatalogEntry
-from d1server.permissions import refuse_read
-from d1server.query import Answer
-from d1server.recommendations import (
+from d1server.insights.recommendations import (
     INSIGHTS_MAX,
     Insight,
     Ran,
@@ -33,8 +32,9 @@ from d1server.recommendations import (
     propose,
     sample_of,
 )
+from d1server.insights.stored_costs import StoredCosts
+from d1server.query import Answer
 from d1server.refusals import answer_refusal, unknown_database
-from d1server.stored_costs import StoredCosts
 from engine.ondemand import Retired
 from engine.reads import Reads
 from engine.transaction import steps_of

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from d1server.access import NEVER, AccessToken, Scope
+from d1server.access.grants import NEVER, AccessToken, Scope
 from proto.api import SqlValue, Statement, StatementResult
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
-from d1server.durations import BUCKETS
-from d1server.query_costs import DatabaseCosts
-from d1server.statement_text import SHOWN_CHARS_MAX
+from d1server.insights.durations import BUCKETS
+from d1server.insights.query_costs import DatabaseCosts
+from d1server.insights.statement_text import SHOWN_CHARS_MAX
 from proto.errors import RequestInvalid
 
 QUERY_COSTS_OP: Final = "query-costs"  # on the link: a replica's own word, no client's

@@ -1,0 +1,1 @@
+"""Who may do what: access tokens, what they grant, and what each request needs."""

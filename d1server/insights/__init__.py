@@ -1,0 +1,1 @@
+"""What queries cost, on all nodes, and which indexes would have made them cheaper."""
