@@ -173,7 +173,7 @@ class DevCluster:
     def _trouble(self, node: NodePlan) -> str | None:
         """Return why a node may not be sent requests; raise if waiting does not help."""
         reason = unreadiness(node.url, self.supervisor.children[node.name].pid, self._token)
-        if reason is not None and wants_tokens(reason):
+        if reason is not None and wants_tokens(reason, node.role):
             raise ClusterFailed(f"{node.name}: {reason}. {self._token_advice()}")
         return reason
 
@@ -247,9 +247,13 @@ def unreadiness(url: str, pid: int | None, token: str | None = None) -> str | No
     return None
 
 
-def wants_tokens(reason: str) -> bool:
-    """Whether a node is not ready for want of a token: waiting does not help."""
-    return "Authentication error" in reason or "--replication-token" in reason
+def wants_tokens(reason: str, role: Role) -> bool:
+    """Whether a node is not ready for want of a token: waiting does not help.
+
+    A replica that does not know ours may just not have read so far in the catalog.
+    """
+    is_unknown = role is Role.PRIMARY and "Authentication error" in reason
+    return is_unknown or "--replication-token" in reason
 
 
 def ensure_database(node: NodeConnection, name: str) -> None:

@@ -118,5 +118,14 @@ def test_curl_line_survives_a_shell() -> None:
 def test_a_replica_that_has_no_token_needs_one() -> None:
     """Told from reasons that pass: waiting does not help against it."""
     asked = "this primary asks for an access token: give it to the replica as --replication-token"
-    assert wants_tokens(f"not connected to the primary: the primary refused this replica: {asked}")
-    assert not wants_tokens("not connected to the primary: 127.0.0.1:1 does not answer")
+    refused = f"not connected to the primary: the primary refused this replica: {asked}"
+    assert wants_tokens(refused, Role.REPLICA)
+    away = "not connected to the primary: 127.0.0.1:1 does not answer"
+    assert not wants_tokens(away, Role.REPLICA)
+
+
+def test_a_token_that_a_replica_does_not_know_yet_is_waited_for() -> None:
+    """It reads the catalog commit by commit; only the primary's word is final."""
+    unknown = "Authentication error: send a live access token"
+    assert wants_tokens(unknown, Role.PRIMARY)
+    assert not wants_tokens(unknown, Role.REPLICA)
