@@ -182,7 +182,6 @@ class CommitLog:
             with contextlib.suppress(LogFailed):
                 self.drop_undurable()
         self._tidy_sealed()
-        self._active.forget_partial()
         if self._failure is None:
             with contextlib.suppress(OSError):
                 self._active.tidy()

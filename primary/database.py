@@ -284,4 +284,3 @@ def create_database(folder: Path, uuid: bytes, resources: Resources, *, time_ms:
     log.mark_durable(log.flush())
     log.close()
     write_base(folder, uuid, Base(part.bookmark, part.checksum, len(pages)), disk)
-    disk.sync_folder(folder)

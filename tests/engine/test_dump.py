@@ -13,6 +13,7 @@ from engine.errors import StatementRefused
 from engine.literals import LITERAL_BYTES_MAX, literal, name_literal, text_of_bytes
 from engine.load import SqlLoad, load
 from engine.sandbox import Sandbox
+from primary.idempotency import IdempotencyKey, store_answer
 from proto.api import SqlValue
 from tests.engine.sql_session import SqlSession, open_session
 
@@ -79,6 +80,17 @@ def test_options_choose_schema_data_and_tables(tmp_path: Path) -> None:
             dumped(session, tables=frozenset({"nope", "customers"}))
         with pytest.raises(StatementRefused, match="no such table: _d1_secret"):
             dumped(session, tables=frozenset({"_d1_secret"}))
+
+
+def test_the_server_s_own_tables_stay_here_with_all_that_is_theirs(tmp_path: Path) -> None:
+    """An index on a table that is not in the text could not be loaded."""
+    with open_session(tmp_path) as session:
+        session.write(SHOP)
+        before = dumped(session)
+        session.writer.execute_internal("BEGIN")
+        store_answer(session.writer, IdempotencyKey.of("key", "query", b""), b"{}")
+        session.writer.execute_internal("COMMIT")
+        assert dumped(session) == before
 
 
 def test_virtual_tables_are_refused(tmp_path: Path) -> None:

@@ -182,6 +182,27 @@ def test_a_commit_that_breaks_off_is_forgotten(tmp_path: Path) -> None:
     log.close()
 
 
+def test_the_parts_of_a_commit_that_failed_elsewhere_are_undone(tmp_path: Path) -> None:
+    """The log is sound, but what follows the parts that it holds could not be captured."""
+    log = create(tmp_path / "log")
+    store(log, make_commit(GENESIS))
+    head = log.head
+    broken = make_commit(head, pages=50, parts=5, seed=1)
+    log.append(broken[:2])
+    log.flush()
+    log.append(broken[2:3])
+    log.drop_undurable()
+    assert log.head == head
+    assert log.pending_bytes == 0
+    good = make_chain(head, 3, durable_seq=1)
+    store(log, good)
+    assert log.verify() == 4
+    log.close()
+    log = reopen(tmp_path / "log")
+    assert log.head == good[-1].bookmark
+    log.close()
+
+
 def test_an_incomplete_commit_at_the_end_is_dropped_when_opening(tmp_path: Path) -> None:
     """A crash in the middle of a large commit leaves the commit before it as the head."""
     log = create(tmp_path / "log")

@@ -221,6 +221,22 @@ def test_a_failed_flush_is_reported_and_erased(tmp_path: Path, operation: str) -
     assert machine.log.head == other[0].bookmark
 
 
+def test_what_was_erased_does_not_come_back_with_the_power(tmp_path: Path) -> None:
+    """Before anything else is written the cut is on the disk, not in its cache only."""
+    for seed in range(20):
+        machine = Machine(tmp_path / str(seed), seed)
+        machine.append()
+        assert machine.flush()
+        durable = machine.log.durable
+        machine.append()
+        machine.disk.fail("sync")
+        assert not machine.flush()
+        machine.erase_failed()
+        machine.cut_power()
+        assert machine.log.head == durable
+        machine.log.close()
+
+
 def test_a_disk_that_refuses_to_erase_keeps_the_log_stopped(tmp_path: Path) -> None:
     """If neither cutting nor superseding works, nothing is written until it does."""
     machine = new_machine(tmp_path)
@@ -271,6 +287,7 @@ def test_a_full_disk_stops_only_the_flush(tmp_path: Path) -> None:
     machine.disk.fail("write")
     log.prepare_next()
     assert not log.wants_next
+    assert not list(machine.folder.glob("*.tmp")), "the room is the commits'"
     write_until_next_is_wanted(machine)
     log.prepare_next()
     machine.cut_power()

@@ -15,7 +15,7 @@ from engine.log import CommitLog
 from engine.segment import HEADER_BYTES, segment_name
 from engine.segment_index import SegmentIndex
 from proto.record import CommitPart
-from proto.tokens import CommitToken, genesis
+from proto.tokens import Bookmark, CommitToken, genesis
 from tests.engine.commit_chain import UUID, make_chain, make_commit
 
 GENESIS = genesis(UUID)
@@ -189,6 +189,26 @@ def test_an_old_index_does_not_hide_newer_commits(tmp_path: Path) -> None:
     assert saved.index.last_seq == 4
     log = reopen(tmp_path / "log")
     assert log.head == parts[-1].bookmark
+    log.close()
+
+
+def test_an_index_of_other_commits_is_not_believed(tmp_path: Path) -> None:
+    """Another history's, with as many commits of the same sizes: the newest part tells."""
+    for name, seed in (("ours", 1), ("other", 2)):
+        log = create(tmp_path / name)
+        store(log, make_commit(GENESIS, seed=seed))
+        store(log, make_commit(log.head, seed=seed))
+        log.close()
+    head = CommitLog.peek(tmp_path / "ours", UUID, Disk()).head
+    index = next((tmp_path / "other").glob("*.idx"))
+    index.rename(next((tmp_path / "ours").glob("*.idx")))
+    log = reopen(tmp_path / "ours")
+    assert log.head == head
+    assert log.digest_at(2) == head.digest
+    assert log.verify() == 2
+    first = log.digest_at(1)
+    assert first is not None
+    assert len(log.parts_after(Bookmark(CommitToken(1, 1), first), bytes_max=1)) == 1
     log.close()
 
 

@@ -119,6 +119,25 @@ async def test_while_the_gate_is_held_nobody_is_inside(reads: Reads) -> None:
     await holding
 
 
+async def test_whoever_gives_up_holding_the_gate_opens_it(reads: Reads) -> None:
+    """A checkpoint that is cancelled while it waits, or fails, must not end all reads."""
+
+    async def hold() -> None:
+        async with reads.held():
+            raise AssertionError("somebody is inside")
+
+    async with reads.inside():
+        holding = asyncio.create_task(hold())
+        await turns()
+        holding.cancel()
+        await asyncio.wait([holding])
+    assert (await reads.on_thread(steps("SELECT 1")))[0].rows == [(1,)]
+    with pytest.raises(OSError, match="no room"):
+        async with reads.held():
+            raise OSError("no room")
+    assert (await reads.on_thread(steps("SELECT 1")))[0].rows == [(1,)]
+
+
 async def test_finishing_waits_for_those_inside_and_lets_nobody_in(reads: Reads) -> None:
     inside = asyncio.create_task(reads.on_thread(steps(LONG)))
     queued = [asyncio.create_task(reads.on_thread(steps(LONG))) for _ in range(POOL_READERS_MAX)]

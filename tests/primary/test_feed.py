@@ -2,12 +2,14 @@
 
 import asyncio
 import errno
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 import primary.feed
+from engine.errors import DatabaseDamaged
 from engine.live import LiveDatabase
 from primary.database import PrimaryDatabase
 from primary.feed import WINDOW_BYTES, ReplicaFeed
@@ -273,6 +275,32 @@ async def test_a_copy_that_fails_after_falling_out_is_made_again(
     await brought_forward(fed)
     assert not failures
     assert fed.mode is Mode.STREAM
+
+
+async def test_a_fenced_database_is_not_closed_under_the_reading_of_its_file(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread would read from a descriptor that is another file's by then."""
+    reading, release = threading.Event(), threading.Event()
+    was_open: list[bool] = []
+    read_pages = primary.feed._read_pages
+
+    def slow(live: LiveDatabase, first: int, count: int) -> bytes:
+        reading.set()
+        release.wait()
+        was_open.append(live._files is not None)
+        return read_pages(live, first, count)
+
+    monkeypatch.setattr(primary.feed, "_read_pages", slow)
+    opened = await fed.source.open()
+    fed.follow(fed.source.database.durable, snapshot=True)
+    await until(reading.is_set, "reading")
+    opened.committer.give_up(DatabaseDamaged("the test says so"))
+    await turns()
+    await asyncio.sleep(0.05)
+    release.set()
+    await until(lambda: any(isinstance(one, SnapshotEnd) for one in fed.link.messages), "a copy")
+    assert all(was_open)
 
 
 async def test_following_again_begins_anew(fed: Fed) -> None:
