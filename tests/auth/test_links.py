@@ -430,6 +430,26 @@ async def test_impostor_without_a_recording_gets_nothing(
             await replica.stop()
 
 
+async def test_impostor_cannot_touch_what_a_replica_has(cluster: Cluster, tmp_path: Path) -> None:
+    """What comes before the welcome is not taken for commits: the databases are served on."""
+    async with in_between(cluster, tmp_path) as (relay, replica):
+        await replica.start()
+        assert (await administer(cluster.primary, "create", "", {"name": "shop"})).status == 200
+        await until(lambda: replica.replica.find("shop") is not None, "the new database")
+        database = replica.database()
+        await until(lambda: database.durable.seq > 0, "its first commit")
+
+        def say(link: PeerLink) -> None:
+            link.send(Commits(database.uuid, [b"x"]))
+
+        async with impostor(say) as played:
+            relay.aim(*played.address)
+            relay.break_connections()
+            await refused(replica)
+            assert database.problem == ""
+            await replica.stop()
+
+
 # --- strangers at the primary's door
 
 

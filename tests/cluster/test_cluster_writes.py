@@ -256,5 +256,6 @@ async def test_a_replica_may_not_have_too_many_requests_under_way(
     monkeypatch.setattr(replica_door, "_FORWARDS_BYTES_MAX", 20)
     assert (await replica.sql("INSERT INTO t VALUES (3)")).status == 503
     monkeypatch.setattr(replica_door, "_FORWARDS_BYTES_MAX", 2000)
-    assert (await replica.sql("INSERT INTO t VALUES (4)")).status == 200
-    assert (await cluster.primary.sql(COUNT)).value == 2
+    for _ in range(50):  # what was answered does not count any more
+        assert (await replica.sql("INSERT INTO t VALUES (4)")).status == 200
+    assert (await cluster.primary.sql(COUNT)).value == 51

@@ -137,6 +137,23 @@ def test_a_record_within_a_page_is_no_witness(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_record_of_another_database_is_no_witness(tmp_path: Path) -> None:
+    """Behind a torn header, among what a page held, and it says that more was durable."""
+    parts = make_chain(GENESIS, 2)
+    folder = tmp_path / "log"
+    path = crashed_log(folder, parts)
+    other = make_chain(genesis(bytes(16)), 9)[-1]
+    assert other.durable_seq > 2
+    content = bytearray(path.read_bytes())
+    end = end_of(parts)
+    torn = b"torn".ljust(200, b"\x07") + other.raw
+    content[end : end + len(torn)] = torn
+    path.write_bytes(content)
+    log = reopen(folder)
+    assert log.head == parts[-1].bookmark
+    log.close()
+
+
 def test_damage_in_a_closed_log_is_found_when_it_is_read(tmp_path: Path) -> None:
     """Opening a closed log reads only its end; readers and `verify` check every byte."""
     parts = make_chain(GENESIS, 20)
@@ -264,6 +281,19 @@ def test_a_damaged_header_before_commits_is_reported(tmp_path: Path) -> None:
             reopen(folder).verify()
         path.write_bytes(content)
     reopen(folder).close()
+
+
+def test_commits_behind_a_damaged_header_are_found_wherever_they_begin(tmp_path: Path) -> None:
+    """Also across the border of two pieces in which the file is looked through."""
+    folder = tmp_path / "log"
+    log = create(folder)
+    store(log, make_chain(GENESIS, 2))
+    log.close()
+    later = folder / segment_name(CommitToken(1, 3))
+    for at in (1, 1024 * 1024 - 3, 1024 * 1024 - 1, 1024 * 1024):
+        later.write_bytes(bytes(at) + make_commit(log.head)[0].raw)
+        with pytest.raises(LogCorrupt, match="header is damaged"):
+            reopen(folder)
 
 
 def test_a_missing_segment_is_reported_by_readers(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BudgetExceeded, DatabaseClosed, DeadlineExceeded, StatementRefused
-from engine.live import POOL_READERS_MAX
+from engine.files import Disk
+from engine.live import POOL_READERS_MAX, LiveDatabase
 from engine.reads import Reads
 from engine.transaction import Step, steps_of
 from proto.api import Statement, StatementResult
@@ -148,6 +149,30 @@ async def test_finishing_waits_for_those_inside_and_lets_nobody_in(reads: Reads)
         await reads.on_thread(steps("SELECT 1"))
     done = await asyncio.gather(*queued, return_exceptions=True)
     assert isinstance(done[-1], DatabaseClosed)
+
+
+class ClosingOrder(Disk):
+    """Notes which connections are open when the descriptor of the database is closed."""
+
+    live: LiveDatabase | None = None
+    left: int | None = None
+
+    def close(self, fd: int) -> None:
+        live = self.live
+        if live is not None and fd == live.files.db_fd:
+            self.left = len(live._connections) + len(live._idle_readers)
+        super().close(fd)
+
+
+async def test_descriptors_are_closed_after_the_last_connection(tmp_path: Path) -> None:
+    """Or SQLite's locks would go with the first of them, under whoever still reads."""
+    disk = ClosingOrder()
+    async with opened_primary(tmp_path / "db", disk) as made:
+        opened = await made.open()
+        await opened.reads.on_thread(steps("SELECT 1"))
+        disk.live = opened.live
+        await made.close()
+        assert disk.left == 0
 
 
 async def test_a_connection_that_cannot_be_opened_takes_no_place(

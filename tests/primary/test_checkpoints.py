@@ -4,12 +4,14 @@ import asyncio
 import time
 from pathlib import Path
 
+import apsw
 import pytest
 
 import primary.committer
 from engine.errors import DatabaseDamaged
 from engine.files import Disk
 from engine.live import Checkpointed, LiveDatabase
+from engine.recovery import DB_NAME, read_base
 from tests.engine.synced_disk import SyncedDisk
 from tests.primary.opened_primary import opened_primary
 
@@ -78,6 +80,24 @@ async def test_nothing_has_its_place_before_it_is_durable(
         assert await made.read("SELECT count(*) FROM t") == [(filled + 1,)]
     assert not disk.late
     assert not disk.unsynced_folders
+
+
+async def test_a_base_is_not_advanced_over_the_reader_of_another_program(tmp_path: Path) -> None:
+    """It keeps the WAL from the file, and the WAL is thrown away: the log must be patched in."""
+    async with opened_primary(tmp_path / "db") as made:
+        await made.write("INSERT INTO t VALUES (1)")
+        base = (await made.open()).live.base
+        other = apsw.Connection(str(made.folder / DB_NAME), flags=apsw.SQLITE_OPEN_READONLY)
+        other.execute("BEGIN")
+        assert other.execute("SELECT count(*) FROM t").fetchall() == [(1,)]
+        await made.write("INSERT INTO t VALUES (2)")
+        await made.close()
+        assert read_base(made.folder, made.key, made.resources.disk) == base
+        assert other.execute("SELECT count(*) FROM t").fetchall() == [(1,)]
+        other.close()
+        assert await made.read("SELECT count(*) FROM t") == [(2,)]
+        await made.close()
+        assert read_base(made.folder, made.key, made.resources.disk) != base
 
 
 async def test_a_late_interrupt_of_a_write_does_not_reach_the_checkpoint_behind_it(

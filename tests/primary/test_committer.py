@@ -15,7 +15,7 @@ import pytest
 import primary.committer
 import primary.database
 from engine.checksum import PageChecksums
-from engine.errors import DeadlineExceeded, StatementRefused
+from engine.errors import DeadlineExceeded, LogFailed, StatementRefused
 from engine.files import Disk
 from engine.live import LiveDatabase
 from engine.log import CommitLog
@@ -295,6 +295,67 @@ async def test_whoever_waits_for_a_commit_that_is_undone_is_let_go(
             await write
         async with asyncio.timeout(EVENT_S_MAX):
             assert await waiting == committer.visible
+
+
+async def test_whoever_asks_when_the_log_has_failed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read whose rows nobody will ever make durable must not wait for ever."""
+    monkeypatch.setattr(primary.database, "_TRY_AGAIN_S", 0.05)
+    disk = GatedDisk()
+    async with opened_primary(tmp_path / "db", disk) as made:
+        opened = await made.open()
+        with disk.broken():
+            with pytest.raises(WriteUnknown):
+                await opened.committer.write(steps("INSERT INTO t VALUES (1)"))
+            seq = opened.log.head.seq
+            assert seq > opened.log.durable.seq
+            async with asyncio.timeout(EVENT_S_MAX):
+                with pytest.raises(WriteUnknown):
+                    await opened.committer.wait_durable()
+            told: list[Exception | None] = []
+            opened.committer.when_durable(seq, told.append)
+            assert [type(error) for error in told] == [LogFailed]
+
+
+class SlowBlanks(Disk):
+    """A disk on which the log's next file takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.is_held = False
+        self._blanks: set[int] = set()
+
+    def open(self, path: Path, *, create: bool = False) -> int:
+        fd = super().open(path, create=create)
+        if path.name.startswith("next-"):
+            self._blanks.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self._blanks.discard(fd)
+        super().close(fd)
+
+    def fsync(self, fd: int) -> None:
+        if fd in self._blanks:
+            self.is_held = True
+            self.gate.wait()
+        super().fsync(fd)
+
+
+async def test_a_log_is_not_closed_while_its_next_file_is_made(tmp_path: Path) -> None:
+    """Neither the file nor its descriptor would be anybody's."""
+    disk = SlowBlanks()
+    async with opened_primary(tmp_path / "db", disk) as made:
+        while not disk.is_held:
+            await made.write("INSERT INTO t VALUES (zeroblob(3000))")
+        closing = asyncio.create_task(made.close())
+        await turns()
+        await asyncio.sleep(0.1)
+        assert not closing.done()
+        disk.gate.set()
+        await closing
+        assert not list((made.folder / LOG_NAME).glob("*.tmp"))
 
 
 async def test_what_waits_for_the_disk_is_bounded(

@@ -11,7 +11,7 @@ import primary.database
 from primary.database import PAUSE_S_MAX, PAUSE_S_MIN, next_pause
 from primary.errors import WriteFenced, WriteUnknown
 from tests.engine.gated_disk import GatedDisk
-from tests.primary.opened_primary import PrimaryUnderTest, opened_primary
+from tests.primary.opened_primary import PrimaryUnderTest, opened_primary, steps
 
 PAUSE_S = 0.05
 
@@ -26,10 +26,11 @@ async def no_more_refused(made: PrimaryUnderTest) -> str:
     return came
 
 
-async def outcome(made: PrimaryUnderTest) -> str:
-    """What a write comes to."""
+async def outcome(made: PrimaryUnderTest, *, is_large: bool = False) -> str:
+    """What a write comes to; a large one runs on a thread, which syncs by itself."""
     try:
-        await made.write("INSERT INTO t VALUES (1)")
+        async with made.database.demand.used() as opened:
+            await opened.committer.write(steps("INSERT INTO t VALUES (1)"), is_large=is_large)
     except WriteUnknown:
         return "failed"
     except WriteFenced:
@@ -45,8 +46,9 @@ def test_pauses_grow_to_a_bound() -> None:
     assert pauses[-1] == PAUSE_S_MAX == max(pauses)
 
 
+@pytest.mark.parametrize("is_large", [False, True])
 async def test_a_log_that_goes_on_failing_is_not_tried_with_each_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool
 ) -> None:
     """Method: let every sync fail, and write until it has been tried five times.
 
@@ -60,7 +62,7 @@ async def test_a_log_that_goes_on_failing_is_not_tried_with_each_write(
         failed_at: list[float] = []
         refused = 0
         while len(failed_at) < 5:
-            came = await outcome(made)
+            came = await outcome(made, is_large=is_large)
             assert came != "done"
             refused += came == "refused"
             if came == "failed":

@@ -166,6 +166,11 @@ def test_a_length_that_would_take_all_memory_is_refused_from_the_header() -> Non
     raw[4:8] = (PART_BYTES_MAX + 1).to_bytes(4, "little")
     with pytest.raises(RecordCorrupt):
         decode_part(raw)
+    pages, page_size = 30_000, 65536
+    raw[4:8] = part_length(pages, page_size).to_bytes(4, "little")
+    raw[32:40] = pages.to_bytes(4, "little") + page_size.to_bytes(4, "little")
+    with pytest.raises(RecordCorrupt, match="impossible"):
+        decode_header(raw)
 
 
 def test_a_stale_part_in_the_place_of_a_newer_one_is_told_apart() -> None:

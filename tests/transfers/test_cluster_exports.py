@@ -105,6 +105,28 @@ async def test_one_export_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert wrong["error"] == NOT_EXPORTING
 
 
+async def test_a_node_makes_few_exports_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes one of the few threads for long reads, for minutes."""
+    monkeypatch.setattr(jobs, "HOLD_S", 0.0)
+    monkeypatch.setattr(exports, "_ACTIVE_MAX", 1)
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        await cluster.create("other")
+        await primary.run("CREATE TABLE t(a)")
+        await primary.run(
+            "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+            " WHERE i < 500000) SELECT i FROM n"
+        )
+        assert (await call(primary, {}))["status"] == "active"
+        reply = await primary.administer("export", "other", {})
+        assert (reply.status, "try again later" in reply.message) == (503, True)
+        assert (await primary.administer("delete", "shop")).status == 200
+        assert (await call(primary, {}, "other"))["success"] is True
+
+
 async def test_an_export_that_nobody_asks_about_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
