@@ -114,6 +114,8 @@ def test_use_changes_nobody_s_rights() -> None:
     assert not access.update([token(Scope.ADMIN, last_used_at=7.0)])
     assert access.era is era
     assert admitted(access) is grant
+    assert access.update([token(Scope.ADMIN, expires_at=9e9)])
+    assert access.era is not era
 
 
 def test_expiry_is_exact() -> None:

@@ -430,6 +430,21 @@ async def test_impostor_without_a_recording_gets_nothing(
             await replica.stop()
 
 
+async def test_primary_that_speaks_another_version_is_not_followed(cluster: Cluster) -> None:
+    await cluster.add_primary()
+    replica = await cluster.add_replica(starts=False)
+
+    def say(link: PeerLink) -> None:
+        link.send(Welcome(PROTOCOL_VERSION + 1, "c", "n", "r", ""))
+
+    async with impostor(say) as played:
+        replica.link.aim(*played.address)
+        await replica.start()
+        assert f"version {PROTOCOL_VERSION + 1}" in await refused(replica)
+        assert replica.replica._catalog_database is None
+        await replica.stop()
+
+
 async def test_impostor_cannot_touch_what_a_replica_has(cluster: Cluster, tmp_path: Path) -> None:
     """What comes before the welcome is not taken for commits: the databases are served on."""
     async with in_between(cluster, tmp_path) as (relay, replica):

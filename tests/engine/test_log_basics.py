@@ -263,6 +263,9 @@ def test_trimming_keeps_what_is_asked_for(tmp_path: Path) -> None:
     assert raws(reader.next(3000)) == raws(parts[:1])
     total = log.bytes_total
     assert log.trim(GENESIS) == 0
+    second = sorted((tmp_path / "log").glob("*.log"))[1]
+    begins = int(second.stem.rpartition("-")[2], 16)
+    assert log.trim(parts[begins - 3].bookmark) == 0, "the first one's last commit is needed"
     removed = log.trim(parts[200].bookmark)
     assert 0 < removed == total - log.bytes_total
     assert GENESIS.seq < log.tail.seq <= 201

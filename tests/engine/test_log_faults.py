@@ -209,6 +209,7 @@ def test_a_failed_flush_is_reported_and_erased(tmp_path: Path, operation: str) -
     assert log.head == log.durable == durable
     assert log.pending_bytes == 0
     assert log.digest_at(durable.seq + 1) is None
+    assert log.recent_part(durable.seq + 1) is None
     assert log.parts_after(durable, bytes_max=1000) == []
     other = make_commit(log.head, seed=3)
     log.append(other)

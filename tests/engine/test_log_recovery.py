@@ -315,6 +315,26 @@ def test_a_missing_segment_is_reported_by_readers(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_segment_of_another_history_is_reported(tmp_path: Path) -> None:
+    """Sound by itself, and of the right numbers: it does not follow the one before it."""
+    heads = []
+    for name, seed in (("ours", 1), ("other", 2)):
+        log = create(tmp_path / name)
+        for _ in range(400):
+            store(log, make_commit(log.head, pages=4, seed=seed))
+        heads.append(log.head)
+        log.close()
+    ours, other = (sorted((tmp_path / name).glob("*.log")) for name in ("ours", "other"))
+    assert [path.name for path in ours] == [path.name for path in other]
+    assert len(ours) >= 4
+    ours[1].write_bytes(other[1].read_bytes())
+    log = reopen(tmp_path / "ours")
+    assert log.head == heads[0]
+    with pytest.raises(LogCorrupt, match="does not follow"):
+        log.verify()
+    log.close()
+
+
 def test_the_later_segment_wins(tmp_path: Path) -> None:
     """What stands behind the beginning of the next segment was left by a failed sync.
 

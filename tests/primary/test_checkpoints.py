@@ -1,6 +1,8 @@
 """When the WAL is moved into the file: never ahead of the log."""
 
 import asyncio
+import contextlib
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from engine.live import Checkpointed, LiveDatabase
 from engine.recovery import DB_NAME, read_base
 from tests.engine.synced_disk import SyncedDisk
 from tests.primary.opened_primary import opened_primary
+from tests.waiting import until
 
 
 class SlowDisk(Disk):
@@ -80,6 +83,55 @@ async def test_nothing_has_its_place_before_it_is_durable(
         assert await made.read("SELECT count(*) FROM t") == [(filled + 1,)]
     assert not disk.late
     assert not disk.unsynced_folders
+
+
+class SlowBase(Disk):
+    """A disk on which the database's file is synced when the test wants."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.is_held = False
+        self.database = -1
+
+    def fsync(self, fd: int) -> None:
+        if fd == self.database:
+            self.is_held = True
+            self.gate.wait()
+        super().fsync(fd)
+
+
+@pytest.mark.parametrize("is_pinned", [False, True])
+async def test_a_log_is_trimmed_up_to_the_base_and_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_pinned: bool
+) -> None:
+    """The file cannot be patched with commits that are gone, nor a copy that is under way.
+
+    Method: many segments are written while the base advances, in a log that keeps no more than it
+    must.
+    """
+    monkeypatch.setattr(primary.committer, "CHECKPOINT_FRAMES", 20)
+    monkeypatch.setattr(primary.committer, "BASE_LOG_BYTES", 100_000)
+    disk = SlowBase()
+    async with opened_primary(tmp_path / "db", disk, log_bytes_max=1) as made:
+        opened = await made.open()
+        disk.database = opened.live.files.db_fd
+        disk.gate.clear()
+        first = opened.live.base
+        tail = opened.log.tail
+        with made.database.pinned(tail) if is_pinned else contextlib.nullcontext():
+            while not disk.is_held:
+                await made.write("INSERT INTO t VALUES (zeroblob(9000))")
+            for _ in range(40):
+                await made.write("INSERT INTO t VALUES (zeroblob(9000))")
+            disk.gate.set()
+            await until(
+                lambda: opened.live.base != first and opened.committer._advancing is None,
+                "a base that has advanced",
+            )
+            assert opened.log.tail.seq <= opened.live.base.position.seq
+            assert (opened.log.tail == tail) is is_pinned
+        disk.database = -1
 
 
 async def test_a_base_is_not_advanced_over_the_reader_of_another_program(tmp_path: Path) -> None:

@@ -172,6 +172,31 @@ async def test_never_more_than_the_window(fed: Fed) -> None:
     fed.check_chain(fed.link.parts[0].bookmark._replace(digest=fed.link.parts[0].prev_digest))
 
 
+@pytest.mark.parametrize("is_copy", [False, True])
+async def test_a_replica_far_behind_gets_no_more_than_the_window(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch, is_copy: bool
+) -> None:
+    """Also of what one task reads from the log's files, or from the database's."""
+    monkeypatch.setattr(primary.feed, "WINDOW_BYTES", 300_000)
+    monkeypatch.setattr(primary.feed, "_MESSAGE_BYTES", 50_000)
+    monkeypatch.setattr(primary.feed, "_COPY_PAGES", 8)
+    for _ in range(50):
+        await fed.source.write("INSERT INTO t VALUES (randomblob(40000))")
+    await fed.source.reopen()
+    fed.databases[fed.source.key] = fed.source.database
+    fed.follow(genesis(fed.source.key), snapshot=is_copy)
+    await until(lambda: fed.link.content_bytes >= 300_000, "the window")
+    await asyncio.sleep(0.1)
+    assert fed.link.content_bytes < 450_000
+
+    def is_through() -> bool:
+        fed.ack(0, fed.link.content_bytes)
+        newest = fed.link.messages[-1]
+        return isinstance(newest, SnapshotEnd) if is_copy else fed.newest == 52
+
+    await until(is_through, "all of it")
+
+
 async def test_a_database_that_is_dropped_frees_what_it_held(fed: Fed, tmp_path: Path) -> None:
     """Its window is the others' again at once, without an acknowledgement."""
     async with opened_primary(tmp_path / "second") as second:
@@ -214,6 +239,8 @@ async def test_a_position_of_another_history_gets_a_copy(fed: Fed) -> None:
         pages = sum(len(one.data) for one in fed.link.messages if isinstance(one, SnapshotPages))
         assert pages == begin.page_count * 4096
         await until(lambda: fed.newest == head.seq, "and what follows its base")
+        (end,) = [one for one in fed.link.messages if isinstance(one, SnapshotEnd)]
+        assert end.until.bookmark == head, "until it has that, the copy is no database"
 
 
 async def test_a_copy_is_made_when_it_is_wanted(fed: Fed) -> None:

@@ -176,6 +176,17 @@ async def test_commits_that_came_already_are_passed_over(fed: Following) -> None
     assert not fed.copies_wanted
 
 
+async def test_first_commits_that_are_not_the_first_make_nothing(fed: Following) -> None:
+    """The catalog told of a database whose beginning the primary has not sent: it asks for all."""
+    await fed.write("INSERT INTO t VALUES (1)")
+    parts = await fed.parts()
+    fed.database.receive([part.raw for part in parts[1:]])
+    await until(lambda: fed.copies_wanted == 1, "asked for a copy")
+    assert not fed.database.is_here
+    await fed.copy()
+    await fed.equal()
+
+
 @pytest.mark.parametrize("fault", ["gap", "flip", "other pages"])
 async def test_what_is_not_the_primary_s_history_is_not_shown(
     fed: Following, fault: str, monkeypatch: pytest.MonkeyPatch
@@ -413,21 +424,26 @@ async def test_a_long_reader_does_not_hold_commits_up(
 ) -> None:
     """A checkpoint that a reader keeps from ending is left for later, not waited for.
 
+    And the base stays: the file lacks what is in the WAL, which no start would keep.
+
     Method: SQLite would wait for ten minutes, if it were not told to wait for less.
     """
     for module in ("engine.sandbox", "engine.live"):
         monkeypatch.setattr(f"{module}.BUSY_TIMEOUT_MS", 600_000)
     monkeypatch.setattr(replica.applier, "CHECKPOINT_FRAMES", 20)
+    monkeypatch.setattr(replica.applier, "BASE_LOG_BYTES", 0)
     await fed.feed()
     await fed.reached(2)
     opened = await fed.open()
     reader = opened.live.borrow_reader()
     reader.sandbox.execute_internal("BEGIN")
     reader.sandbox.execute_internal("SELECT * FROM t")
+    base = opened.live.base
     for _ in range(60):
         session = await fed.write("INSERT INTO t VALUES (randomblob(3000))")
         await fed.feed()
         await fed.reached(session.seq)  # while the reader stays
+    assert opened.live.base == base
     reader.sandbox.execute_internal("ROLLBACK")
     opened.live.return_reader(reader)
     await fed.equal()

@@ -105,6 +105,24 @@ async def test_one_export_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert wrong["error"] == NOT_EXPORTING
 
 
+async def test_an_export_goes_an_hour_after_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file with it: nobody else removes that before the next start."""
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        assert (await exported(primary))["status"] == "complete"
+        kept = primary.primary.transfers.exports
+        (file,) = (tmp_path / "primary" / "exports").iterdir()
+        kept.sweep()
+        assert kept.find(file.name) is not None
+        monkeypatch.setattr(exports, "KEPT_S", -1.0)
+        kept.sweep()
+        assert kept.find(file.name) is None
+        assert not file.exists()
+
+
 async def test_a_node_makes_few_exports_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

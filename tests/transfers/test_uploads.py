@@ -120,6 +120,15 @@ async def test_an_upload_that_is_ended_while_its_file_is_opened_leaves_no_descri
     assert not disk.opened
 
 
+async def test_what_stood_behind_the_file_s_end_is_gone(uploads: Uploads) -> None:
+    """Bytes of an earlier try that was longer, and wrong, are no part of the file."""
+    longer = DATA + b"DROP TABLE t;"
+    await uploads.receive("file", MD5, pieces(longer), at=0, is_last=False)
+    assert uploads.bytes_received("file") == len(longer)
+    assert await receive(uploads, "file") == len(DATA)
+    assert uploads.path("file").read_bytes() == DATA
+
+
 async def test_an_upload_without_room_gives_back_what_it_took(
     uploads: Uploads, disk: SmallDisk
 ) -> None:
