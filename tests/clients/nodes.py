@@ -25,6 +25,7 @@ from tests.free_ports import HOST, free_ports
 READY_S_MAX = 90.0
 STOP_S_MAX = 60.0
 POLL_S = 0.05
+WAITS = ("--read-wait-s", "60")  # a machine may be slow, and the replica is to answer
 CALL_S_MAX = 60.0
 
 
@@ -64,7 +65,7 @@ class Nodes:
 
     def wait_for(self, database: str, bookmark: str) -> None:
         """Return when the replica itself answers at `bookmark`."""
-        headers = self._headers(**{"x-d1-bookmark": bookmark, "x-d1-max-wait-ms": "20000"})
+        headers = self._headers(**{"x-d1-bookmark": bookmark, "x-d1-max-wait-ms": "60000"})
         url = f"{self.replica}/db/{database}/query"
         ends = time.monotonic() + READY_S_MAX
         while True:
@@ -147,7 +148,7 @@ def running_nodes(folder: Path, *, token: str = "", replicate: str = "") -> Iter
         proof = ("--replication-token", replicate) if replicate else ()
         for role, port, region, *link in (
             ("primary", primary_port, "ENAM", "--replication", f"{HOST}:{link_port}"),
-            ("replica", replica_port, "WEUR", "--primary", f"{HOST}:{relay.port}", *proof),
+            ("replica", replica_port, "WEUR", "--primary", f"{HOST}:{relay.port}", *proof, *WAITS),
         ):
             flags = ["--stop-with-stdin", "--region", region, "--name", role, "--log-format=text"]
             flags += ["--data-dir", str(folder / role), "--listen", f"{HOST}:{port}", *link]

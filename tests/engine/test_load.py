@@ -132,7 +132,7 @@ def test_a_load_ends_in_time_and_when_asked(session: SqlSession) -> None:
     source = source_of(session, "DELETE FROM kept;")
     source.stop()
     with pytest.raises(DeadlineExceeded):
-        load(session.writer, source, budget_s=1.0, before_commit=lambda _: None)
+        load(session.writer, source, budget_s=60.0, before_commit=lambda _: None)
     assert session.rows("SELECT * FROM kept") == [(1,)]
 
 
@@ -144,7 +144,7 @@ def test_what_fails_before_the_commit_undoes_all(session: SqlSession) -> None:
         raise OSError("no room")
 
     with pytest.raises(OSError, match="no room"):
-        load(session.writer, source, budget_s=1.0, before_commit=fail)
+        load(session.writer, source, budget_s=60.0, before_commit=fail)
     assert session.rows("SELECT * FROM kept") == [(1,)]
 
 

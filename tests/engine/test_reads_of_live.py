@@ -51,9 +51,9 @@ async def test_the_loop_goes_on_meanwhile(reads: Reads) -> None:
 
 
 async def test_a_read_past_its_deadline_is_stopped(tmp_path: Path) -> None:
-    async with opened_primary(tmp_path / "db", deadline_s=0.5) as made:
+    async with opened_primary(tmp_path / "db", deadline_s=2.0) as made:
         reads = (await made.open()).reads
-        with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
+        with pytest.raises(DeadlineExceeded, match="2 s"):
             await reads.run(steps(FOREVER))
 
 

@@ -54,7 +54,7 @@ class Source:
 
     def write(self, *texts: str) -> None:
         steps = steps_of([Statement(text) for text in texts])
-        self.writer.execute(steps, None, budget_s=5)
+        self.writer.execute(steps, None, budget_s=60)
         self._flushed()
 
     def vacuum(self) -> None:

@@ -25,7 +25,7 @@ FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELEC
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[SqlConnection]:
     connection = SqlConnection.writer(tmp_path / "db", SqlLimits())
-    write(connection, steps("CREATE TABLE t (x UNIQUE)"), budget_s=1)
+    write(connection, steps("CREATE TABLE t (x UNIQUE)"), budget_s=60)
     yield connection
     connection.close()
 
@@ -42,7 +42,7 @@ def steps(*texts: str) -> list[Step]:
 
 
 def count(connection: SqlConnection) -> object:
-    return read(connection, steps("SELECT count(*) FROM t"), budget_s=1)[0].rows[0][0]
+    return read(connection, steps("SELECT count(*) FROM t"), budget_s=60)[0].rows[0][0]
 
 
 def test_values_belong_to_the_last_statement_of_a_text() -> None:
@@ -78,7 +78,7 @@ def test_a_batch_may_use_what_it_makes(reader: SqlConnection, writer: SqlConnect
     """The first writing statement decides; those behind it need not be known yet."""
     batch = steps("CREATE TABLE made (x)", "INSERT INTO made VALUES (1)", "SELECT * FROM made")
     assert writes(reader, batch)
-    assert write(writer, batch, budget_s=1)[2].rows == [(1,)]
+    assert write(writer, batch, budget_s=60)[2].rows == [(1,)]
 
 
 def test_a_statement_that_cannot_be_prepared_is_named(reader: SqlConnection) -> None:
@@ -99,11 +99,11 @@ def test_a_failure_undoes_everything(writer: SqlConnection, reader: SqlConnectio
         "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)", "INSERT INTO t VALUES (1)"
     )
     with pytest.raises(StatementRefused, match="UNIQUE") as refused:
-        write(writer, batch, budget_s=1)
+        write(writer, batch, budget_s=60)
     assert refused.value.statement == 2
     assert count(reader) == 0
     assert not writer.sandbox.connection.in_transaction
-    write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=1)
+    write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=60)
     assert count(reader) == 1
 
 
@@ -112,10 +112,10 @@ def test_conflict_clauses_undo_the_whole_request(
     writer: SqlConnection, reader: SqlConnection, resolution: str
 ) -> None:
     """Also OR ROLLBACK, which ends SQLite's transaction itself, and OR FAIL, which keeps rows."""
-    write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=1)
+    write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=60)
     batch = steps("INSERT INTO t VALUES (2)", f"INSERT OR {resolution} INTO t VALUES (3), (1), (4)")
     with pytest.raises(StatementRefused):
-        write(writer, batch, budget_s=1)
+        write(writer, batch, budget_s=60)
     assert count(reader) == 1
     assert not writer.sandbox.connection.in_transaction
 
@@ -127,7 +127,7 @@ def test_an_exception_of_our_own_undoes_everything(
         raise RuntimeError("ours")
 
     with pytest.raises(RuntimeError):
-        write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=1, before_commit=fail)
+        write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=60, before_commit=fail)
     assert count(reader) == 0
 
 
@@ -139,24 +139,24 @@ def test_what_we_add_is_in_the_same_transaction(
         assert count(reader) == 0
         writer.sandbox.execute_internal("INSERT INTO t VALUES ('ours')")
 
-    write(writer, steps("INSERT INTO t VALUES ('theirs')"), budget_s=1, before_commit=add)
+    write(writer, steps("INSERT INTO t VALUES ('theirs')"), budget_s=60, before_commit=add)
     assert count(reader) == 2
 
 
 def test_a_deferred_foreign_key_is_refused_at_commit(
     writer: SqlConnection, reader: SqlConnection
 ) -> None:
-    write(writer, steps("CREATE TABLE p (id INTEGER PRIMARY KEY)"), budget_s=1)
+    write(writer, steps("CREATE TABLE p (id INTEGER PRIMARY KEY)"), budget_s=60)
     write(
         writer,
         steps("CREATE TABLE c (p REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED)"),
-        budget_s=1,
+        budget_s=60,
     )
     with pytest.raises(StatementRefused, match="FOREIGN KEY constraint failed"):
-        write(writer, steps("INSERT INTO t VALUES (1)", "INSERT INTO c VALUES (7)"), budget_s=1)
+        write(writer, steps("INSERT INTO t VALUES (1)", "INSERT INTO c VALUES (7)"), budget_s=60)
     assert count(reader) == 0
     assert not writer.sandbox.connection.in_transaction
-    write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=1)
+    write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=60)
 
 
 def test_a_batch_of_reads_sees_one_snapshot(reader: SqlConnection, writer: SqlConnection) -> None:
@@ -166,7 +166,7 @@ def test_a_batch_of_reads_sees_one_snapshot(reader: SqlConnection, writer: SqlCo
     """
 
     def commit(*_nothing: object) -> int:
-        write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=1)
+        write(writer, steps("INSERT INTO t VALUES (1)"), budget_s=60)
         return 0
 
     connection = reader.sandbox.connection
@@ -175,7 +175,7 @@ def test_a_batch_of_reads_sees_one_snapshot(reader: SqlConnection, writer: SqlCo
     first, _, last = read(
         reader,
         steps("SELECT count(*) FROM t", "SELECT commit_one()", "SELECT count(*) FROM t"),
-        budget_s=1,
+        budget_s=60,
     )
     assert first.rows == last.rows == [(0,)]
     assert count(reader) == 1
@@ -202,4 +202,4 @@ def test_one_request_has_one_budget(reader: SqlConnection) -> None:
 
 def test_a_reader_cannot_write(reader: SqlConnection) -> None:
     with pytest.raises(StatementRefused):
-        read(reader, steps("INSERT INTO t VALUES (1)"), budget_s=1)
+        read(reader, steps("INSERT INTO t VALUES (1)"), budget_s=60)

@@ -340,13 +340,13 @@ async def test_a_cancelled_write_in_the_queue_is_not_done(tmp_path: Path) -> Non
 
 
 async def test_a_write_past_its_deadline_is_undone(tmp_path: Path) -> None:
-    async with opened_primary(tmp_path / "db", deadline_s=0.2) as made:
+    async with opened_primary(tmp_path / "db", deadline_s=2.0) as made:
         endless = (
             "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
             "SELECT i FROM n"
         )
         before = made.database.head
-        with pytest.raises(DeadlineExceeded, match=r"0\.2 s"):
+        with pytest.raises(DeadlineExceeded, match="2 s"):
             await made.write(endless)
         assert made.database.head == before
         await made.write("INSERT INTO t VALUES (1)")

@@ -127,7 +127,7 @@ async def following(
             limits=SqlLimits(),
             io=io,
             readers=readers,
-            query_deadline_s=5.0,
+            query_deadline_s=60.0,
             log_bytes_max=log_bytes_max,
         )
         made: Following

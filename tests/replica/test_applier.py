@@ -352,8 +352,7 @@ async def test_a_retired_database_is_not_brought_back_by_its_copy(fed: Following
     release.set()
     await reader
     await retiring
-    await asyncio.sleep(0.1)
-    assert not left_of_copies(fed)
+    await until(lambda: not left_of_copies(fed), "nothing left")
 
 
 async def test_checkpoints_and_the_base(fed: Following, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ def text_of(cluster: Cluster, told: dict[str, Any]) -> str:
     return found.file.read_text()
 
 
+def is_later(marks: list[str], bookmark: str) -> bool:
+    return bool(marks) and marks[-1] > bookmark
+
+
 async def test_an_export_is_the_state_of_its_bookmark(tmp_path: Path) -> None:
     """An export beside writes holds exactly what was committed up to its bookmark.
 
@@ -66,7 +71,7 @@ async def test_an_export_is_the_state_of_its_bookmark(tmp_path: Path) -> None:
             assert told["status"] == "complete", told
             assert told["result"]["filename"] == told["at_bookmark"] + ".sql"
             rows = text_of(cluster, told).count("INSERT INTO")
-            await asyncio.sleep(0.05)
+            await until(partial(is_later, marks, told["at_bookmark"]), "a later write")
             assert rows == sum(mark <= told["at_bookmark"] for mark in marks)
         stops.set()
         await writing

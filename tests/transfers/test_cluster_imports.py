@@ -187,7 +187,7 @@ async def test_writes_wait_for_an_import_and_reads_do_not(
     """A write that has waited as long as a request may take is told that nothing was done."""
     monkeypatch.setattr(jobs, "HOLD_S", 0.0)
     async with running_cluster(tmp_path) as cluster:
-        primary = await cluster.add_primary(query_deadline_s=0.3)
+        primary = await cluster.add_primary(query_deadline_s=2.0)
         await cluster.create()
         await primary.run("CREATE TABLE u(a)")
         endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"

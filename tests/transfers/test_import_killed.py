@@ -13,7 +13,7 @@ from d1server.transfers.import_job import INTERRUPTED
 from tests.torture.cluster import Cluster, open_cluster
 from tests.waiting import EVENT_S_MAX
 
-ROWS = 80_000
+ROWS = 40_000
 PATH = "/client/v4/accounts/any/d1/database/shop/import"
 
 
