@@ -123,7 +123,12 @@ class PrimaryNode:
                     self._transfers.opened(db),
                     self._costs.running(db),
                 ):
-                    yield
+                    try:
+                        yield
+                    finally:
+                        server.close()
+                        reason = "the primary is stopping"
+                        await asyncio.gather(*(door.leave(reason) for door in self._doors))
             finally:
                 server.close()
                 for door in list(self._doors):

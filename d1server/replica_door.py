@@ -7,6 +7,7 @@ with which the client came to the replica: the replica is trusted to say which o
 """
 
 import asyncio
+import contextlib
 import logging
 from functools import partial
 from logging import DEBUG, INFO
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _GREETING_S_MAX: Final = 10.0
+_GOODBYE_S_MAX: Final = 1.0  # for requests of a replica that are under way when the primary stops
 _LEAVE_S: Final = 1.0  # for the answer to whoever made the first token through a replica
 _NO_TOKEN: Final = (
     "this primary asks for an access token: make one there with `d1server token create --scope "
@@ -88,6 +90,8 @@ class ReplicaDoor:
         self._feed: ReplicaFeed | None = None
         self._hello: Hello | None = None
         self._handshake: PrimaryHandshake | None = None
+        self._leaving: asyncio.Event | None = None  # set when nobody waits for anything any more
+        self._is_quiet = False  # the replica has said that it will not ask for more
         self._forwards = 0  # under way
         self._forwards_bytes = 0
         link.on_message = self._on_message
@@ -112,13 +116,28 @@ class ReplicaDoor:
             logger.log(INFO if is_told else DEBUG, "link with %s ended: %s", self.name, reason)
         finally:
             late.cancel()
+            if self._leaving is not None:
+                self._leaving.set()
             if self._feed is not None:
                 self._feed.close()
             self._link.abort("closed here")
 
+    async def leave(self, reason: str) -> None:
+        """Say goodbye; end the link when what was forwarded until the replica knew is answered."""
+        if self.is_welcome and not self._link.lost.done():
+            self._leaving = asyncio.Event()
+            self._link.send(Goodbye(reason))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S_MAX):
+                    await self._leaving.wait()
+        self._end()
+
     def close(self, reason: str) -> None:
         """Say goodbye and end the link."""
         self._link.send(Goodbye(reason))
+        self._end()
+
+    def _end(self) -> None:
         self._link.close()
         if self._feed is not None:
             self._feed.close()  # its tasks hold databases open, which are closed next
@@ -176,7 +195,8 @@ class ReplicaDoor:
         elif isinstance(message, Unfollow):
             self._feed.unfollow(message)
         elif isinstance(message, Goodbye):
-            self._link.close()
+            self._is_quiet = True
+            self._look_whether_done()
         else:
             self._link.abort(f"a replica does not send {type(message).__name__}")
 
@@ -276,15 +296,29 @@ class ReplicaDoor:
 
     async def _answer(self, forward: Forward) -> None:
         try:
-            answer = await self._run(forward)
-        except Exception as exc:
-            answer = answer_refusal(exc)
+            self._reply(forward, await self._answered(forward))
         finally:
             self._forwards -= 1
             self._forwards_bytes -= len(forward.body)
+            self._look_whether_done()
+
+    async def _answered(self, forward: Forward) -> Answer:
+        try:
+            answer = await self._run(forward)
+        except Exception as exc:
+            answer = answer_refusal(exc)
         if len(answer.body) > ANSWER_BYTES_MAX:  # of a read, or it had been refused before COMMIT
             answer = answer_refusal(too_large_to_forward(len(answer.body)), answer.bookmark)
-        self._reply(forward, answer)
+        return answer
+
+    def _look_whether_done(self) -> None:
+        """End the link if the replica asks for nothing more, and has all its answers."""
+        if not self._is_quiet:
+            return
+        if self._leaving is None:  # the replica stops: it waits for no answer
+            self._link.close()
+        elif self._forwards == 0:
+            self._leaving.set()
 
     def _reply(self, forward: Forward, answer: Answer) -> None:
         self._link.send(

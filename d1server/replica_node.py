@@ -134,11 +134,11 @@ class ReplicaNode:
 
     async def _tell_uses(self, uses: Mapping[str, float]) -> None:
         message = Forward(0, TOKEN_USES_OP, "", encode_uses(uses))
-        await self._receiver.forwarder.ask(message, timeout_s=_TELL_S_MAX)
+        await self._receiver.forwarder.ask(message, timeout_s=_TELL_S_MAX, held_s_max=0)
 
     async def _send_costs(self, body: bytes) -> Reply:
         message = Forward(0, QUERY_COSTS_OP, "", body)
-        return await self._receiver.forwarder.ask(message, timeout_s=_TELL_S_MAX)
+        return await self._receiver.forwarder.ask(message, timeout_s=_TELL_S_MAX, held_s_max=0)
 
     async def _open_catalog(self, cluster: str) -> None:
         self._catalog_database = catalog = self._database(catalog_uuid(cluster))

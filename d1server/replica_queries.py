@@ -204,6 +204,7 @@ class ReplicaQueries:
                     caller=request.grant.caller,
                 ),
                 timeout_s=within_s,
+                held_s_max=0,
             )
         except (ForwardFailed, OutcomeUnknown):
             return None  # the primary is away: wait as long as the request allows

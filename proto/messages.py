@@ -208,7 +208,11 @@ class Reply(_Message, frozen=True, tag=True, array_like=True):
 
 
 class Goodbye(_Message, frozen=True, tag=True, array_like=True):
-    """The sender closes the link on purpose."""
+    """The sender stops. A replica closes the link at once.
+
+    A primary closes it when what the replica has asked is answered: a replica that hears the
+    goodbye says its own, and asks nothing more over this link.
+    """
 
     reason: str
 

@@ -1,14 +1,13 @@
 """The replica's end of the link: dial, greet, follow, and hand on what comes.
 
-`run` never ends by itself. A lost link is dialled again with a growing, jittered pause; what
-was applied stays served meanwhile. A refusal is kept and shown, and tried again seldom:
+`run` never ends by itself. A lost link is dialled again (`replica/redial.py`); what was applied
+stays served meanwhile. A refusal is kept and shown, and tried again seldom:
 an operator may cure it at the primary.
 """
 
 import asyncio
 import enum
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, NoReturn, Protocol
@@ -35,11 +34,10 @@ from replica.database import ReplicaDatabase
 from replica.errors import PeerRefused
 from replica.forward import Forwarder
 from replica.greeting import Greeting
+from replica.redial import Redial
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_S_MIN: Final = 0.05
-_PAUSE_S_MAX: Final = 2.0
 _REFUSED_PAUSE_S: Final = 10.0
 _ACK_S: Final = 0.005  # acknowledgements of so long go in one message
 _BEAT_S: Final = 1.0  # one goes out at least so often
@@ -97,7 +95,8 @@ class Receiver:
         self._greeting: Greeting | None = None
         self._ack_asked = False
         self._heads_known = False
-        self.forwarder = Forwarder(lambda: self._link if self._following else None)
+        self._redial = Redial()
+        self.forwarder = Forwarder(lambda: self._link if self._following else None, self._redial)
         self.state = ReceiverState.CONNECTING
         self.reason = "not connected yet"
         self.contact_at = time.monotonic()
@@ -109,20 +108,20 @@ class Receiver:
 
     async def run(self) -> NoReturn:
         """Follow the primary until cancelled."""
-        pause = _PAUSE_S_MIN
         while True:
             try:
                 link = await self._dial()
                 await self._follow_over(link)
             except (LinkLost, OSError) as exc:  # OSError: our own disk, when we are taken on
-                if self.state is ReceiverState.FOLLOWING:
-                    pause = _PAUSE_S_MIN
                 self._note(ReceiverState.CONNECTING, str(exc))
             except PeerRefused as exc:
                 self._note(ReceiverState.REFUSED, str(exc))
-            refused = self.state is ReceiverState.REFUSED
-            await asyncio.sleep(_REFUSED_PAUSE_S if refused else pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, _PAUSE_S_MAX)
+            is_refused = self.state is ReceiverState.REFUSED
+            self._redial.on_failed(is_final=is_refused)
+            if is_refused:
+                await asyncio.sleep(_REFUSED_PAUSE_S)
+            else:
+                await self._redial.pause()
 
     def _note(self, state: ReceiverState, reason: str) -> None:
         if (state, reason) != (self.state, self.reason):
@@ -151,6 +150,7 @@ class Receiver:
             if beat is not None:
                 beat.cancel()
             self._link, self._following, self._heads_known = None, False, False
+            self._redial.on_lost()
             link.close()
             self.forwarder.on_link_lost()
 
@@ -158,6 +158,7 @@ class Receiver:
         logger.info("following the primary")
         self._following = True
         self.state, self.reason = ReceiverState.FOLLOWING, ""
+        self._redial.on_following()
 
     def follow(self, databases: Iterable[ReplicaDatabase], *, is_copy_wanted: bool = False) -> None:
         """Have these databases fed from where they are. Without a link: when there is one."""
@@ -235,7 +236,8 @@ class Receiver:
                 database.end_copy(message)
         elif isinstance(message, Goodbye) and self._link is not None:
             logger.info("the primary says goodbye: %s", message.reason)
-            self._link.close()
+            self._following = False  # what is asked from now on waits for the next link
+            self._link.send(Goodbye("nothing more will come"))
 
     def _on_heartbeat(self, message: Heartbeat) -> None:
         for head in message.heads:

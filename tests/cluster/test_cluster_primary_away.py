@@ -11,6 +11,7 @@ import pytest
 
 import d1server.link
 import replica.receiver
+import replica.redial
 from proto.tokens import Bookmark
 from replica.receiver import ReceiverState
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
@@ -42,7 +43,8 @@ def has_grown(numbers: set[int], wanted: int) -> bool:
 @pytest.fixture(autouse=True)
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redial soon: the length of pauses is not what is tested here."""
-    monkeypatch.setattr(replica.receiver, "_PAUSE_S_MAX", 0.1)
+    monkeypatch.setattr(replica.redial, "PAUSE_S_MAX", 0.1)
+    monkeypatch.setattr(replica.redial, "HELD_S", 0.3)
     monkeypatch.setattr(replica.receiver, "_REFUSED_PAUSE_S", 0.1)
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+import replica.redial
 from d1server.transfers.file_relay import PIECE_BYTES, FileRelay
 from replica.forward import Forwarder
+from replica.redial import Redial
 from tests.transfers.test_cli_transfers import d1server, files_in
 from tests.transfers.test_http_transfers import Caller, md5
 from tests.web.real_nodes import pair_of, running
@@ -115,8 +117,12 @@ async def test_the_command_line_needs_the_replica_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_upload", [True, False])
-async def test_without_a_link_the_client_is_told_to_try_again(is_upload: bool) -> None:
-    relay = FileRelay(Forwarder(lambda: None), "http://replica")
+async def test_without_a_link_the_client_is_told_to_try_again(
+    is_upload: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica.redial, "HELD_S", 0.1)
+    monkeypatch.setattr(replica.redial, "_TRY_S_MAX", 0.1)
+    relay = FileRelay(Forwarder(lambda: None, Redial()), "http://replica")
 
     async def chunks() -> AsyncIterator[bytes]:
         yield b"never taken"
