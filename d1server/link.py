@@ -12,12 +12,13 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, cast
+from collections.abc import Callable
+from typing import Final, cast
 
+from d1server import listener
+from d1server.listener import Listener
 from d1server.node_tls import Shown
 from d1server.tls import handshake_reason, peer_fingerprint
-from d1server.tls_listener import listen_tls
 from d1server.web.failures import FailureBook
 from proto.errors import FrameCorrupt, MessageInvalid
 from proto.framing import FRAME_BYTES_MAX, FrameDecoder, encode_frame
@@ -170,34 +171,20 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None = None) -> P
     return link
 
 
-class Listener(Protocol):
-    """What takes links, until it is closed."""
-
-    @property
-    def sockets(self) -> Sequence[Any]:
-        """What it listens on."""
-
-    def close(self) -> None:
-        """Take no more."""
-
-
 async def listen(
     host: str,
     port: int,
     on_made: Callable[[PeerLink], None],
     *,
-    tls: Callable[[], Shown] | None = None,
+    shown: Callable[[], Shown | None] = lambda: None,
     strangers: FailureBook | None = None,
 ) -> Listener:
     """Take links at this address; `strangers` counts handshakes that fail. Raises `OSError`."""
-    loop = asyncio.get_running_loop()
-    if tls is None:
-        return await loop.create_server(lambda: PeerLink(on_made), host, port)
-    return await listen_tls(
-        lambda shown: PeerLink(on_made, shown.fingerprint),
+    return await listener.listen(
+        lambda shown: PeerLink(on_made, b"" if shown is None else shown.fingerprint),
         host,
         port,
-        shown=tls,
+        shown=shown,
         failures=strangers or FailureBook(),
         handshake_s_max=DIAL_S_MAX,
     )

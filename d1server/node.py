@@ -70,7 +70,7 @@ async def run_node(config: NodeConfig, renew_tls: asyncio.Event | None = None) -
                 config.listen.port,
                 limits=limits,
                 collectors=[ReplicationCollector(node.status, resources.flush_s)],
-                tls=node.tls.for_http if is_tls else None,
+                tls=(lambda: node.tls.http) if is_tls else None,
                 open_metrics=config.open_metrics,
             ) as front,
         ):

@@ -61,16 +61,6 @@ class NodeTls:
         """What a primary takes links with, or a replica dials with; None: as above."""
         return self._read.link
 
-    def for_http(self) -> Shown:
-        """`http` of a node that has it."""
-        assert self._read.http is not None
-        return self._read.http
-
-    def for_links(self) -> Shown:
-        """`link` of a node that has it."""
-        assert self._read.link is not None
-        return self._read.link
-
     async def keep_renewed(self, asked: asyncio.Event) -> NoReturn:
         """Read the files whenever `asked` is set, and when they have changed."""
         while True:

@@ -30,7 +30,8 @@ from d1server.idle import close_idle
 from d1server.insights.graphql_answers import Insights
 from d1server.insights.recommender import Opened, Recommender
 from d1server.insights.stored_costs import StoredCosts
-from d1server.link import Listener, PeerLink, listen
+from d1server.link import PeerLink, listen
+from d1server.listener import Listener
 from d1server.node_status import node_status, primary_database_status
 from d1server.node_tls import NodeTls
 from d1server.nodedb import open_node_db
@@ -137,9 +138,12 @@ class PrimaryNode:
     async def _listen(self) -> Listener:
         address = self._config.replication
         assert address is not None, "a primary has a replication address"
-        tls = None if self.tls.link is None else self.tls.for_links
         return await listen(
-            address.host, address.port, self._welcome, tls=tls, strangers=self.strangers
+            address.host,
+            address.port,
+            self._welcome,
+            shown=lambda: self.tls.link,
+            strangers=self.strangers,
         )
 
     @asynccontextmanager

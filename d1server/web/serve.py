@@ -16,10 +16,10 @@ from typing import Final, NoReturn
 from aiohttp import web
 from prometheus_client.registry import Collector
 
+from d1server.listener import Listener, listen
 from d1server.metrics import HttpMeter
 from d1server.node_tls import Shown
 from d1server.query import NodeView
-from d1server.tls_listener import TlsListener, listen_tls
 from d1server.web.admission import Admission
 from d1server.web.app import open_app
 from d1server.web.failures import FailureBook
@@ -40,7 +40,7 @@ async def serving(
     *,
     limits: HttpLimits | None = None,
     collectors: Sequence[Collector] = (),
-    tls: Callable[[], Shown] | None = None,
+    tls: Callable[[], Shown | None] | None = None,
     open_metrics: bool = False,
 ) -> AsyncIterator[Front]:
     """Serve `node` at `host`:`port` while the block runs; `Front.address` is what was bound.
@@ -83,13 +83,13 @@ async def _listen(
     open_connection: Callable[[], FastConnection],
     host: str,
     port: int,
-    tls: Callable[[], Shown] | None,
-) -> asyncio.Server | TlsListener:
+    tls: Callable[[], Shown | None] | None,
+) -> asyncio.Server | Listener:
     if tls is None:
         loop = asyncio.get_running_loop()
         return await loop.create_server(open_connection, host, port, backlog=_BACKLOG)
     failures = FailureBook(told="many connections of %s to the HTTP address fail in TLS")
-    return await listen_tls(
+    return await listen(
         lambda _shown: open_connection(),
         host,
         port,

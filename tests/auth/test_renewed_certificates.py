@@ -228,14 +228,16 @@ async def test_changed_files_are_noticed(
     caplog.set_level(logging.INFO)
     files = installed.files
     tls = NodeTls(TlsFiles(cert=files.cert, key=files.key, ca=files.ca), is_primary=True)
-    old = tls.for_http()
+    old = tls.http
     keeping = asyncio.create_task(tls.keep_renewed(asyncio.Event()))
     installed.spoil()
     await until(lambda: "stay in use" in caplog.text, "the error")
-    assert tls.for_http() is old
+    assert tls.http is old
     new = installed.renew()
-    await until(lambda: tls.for_http() is not old, "the new one")
-    assert tls.for_http().fingerprint.hex() == tls.for_links().fingerprint.hex() == new
+    await until(lambda: tls.http is not old, "the new one")
+    assert tls.http is not None
+    assert tls.link is not None
+    assert tls.http.fingerprint.hex() == tls.link.fingerprint.hex() == new
     assert caplog.text.count("stay in use") <= 3  # files are replaced one after the other
     keeping.cancel()
     await asyncio.wait([keeping])
@@ -254,12 +256,12 @@ async def test_link_is_proven_with_the_certificate_that_it_has_shown(
         first = (await cluster.add_primary(**files.settings(ca=False))).primary
         asked = asyncio.Event()
         keeping = asyncio.create_task(first.tls.keep_renewed(asked))
-        old = first.tls.for_links()
+        old = first.tls.link
         link = await dial(*first.replication_address, client_context(files.ca))
         await until(lambda: bool(first._doors), "the door")
         installed.renew()
         asked.set()
-        await until(lambda: first.tls.for_links() is not old, "the renewal")
+        await until(lambda: first.tls.link is not old, "the renewal")
         hello = Hello(PROTOCOL_VERSION, "", "late", "WEUR", "https://x")
         greeting = Greeting(link, hello, LinkCredential(id_of(text), hash_of(text)))
         link.on_message = greeting.take
@@ -321,7 +323,7 @@ async def test_handshakes_under_way_are_bounded(
     tmp_path: Path, installed: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who connects and says nothing has to leave for who comes later."""
-    monkeypatch.setattr("d1server.tls_listener.HANDSHAKES_MAX", 4)
+    monkeypatch.setattr("d1server.listener.HANDSHAKES_MAX", 4)
     monkeypatch.setattr("d1server.link.DIAL_S_MAX", 1000.0)  # none leaves for being slow
     async with running_cluster(tmp_path) as cluster:
         first = await cluster.add_primary(**installed.files.settings(ca=False))

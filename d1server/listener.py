@@ -1,7 +1,7 @@
-"""Listening for TLS: who comes in is shown the newest certificate, who fails is told of.
+"""Taking connections one by one: each is shown the newest certificate, who fails is told of.
 
-asyncio's own servers keep one certificate for their life, and say nothing of handshakes that
-fail. Here connections are accepted one by one, each with what `shown` gives at that time.
+asyncio's own servers keep one certificate for their life, say nothing of handshakes that
+fail, and lose a connection that comes while they close. HTTP without TLS has no need of this.
 
 Bounds: `HANDSHAKES_MAX` under way, then the oldest has to leave; each for a time; lines in the
 log by address (`FailureBook`). Who hangs up without a word is no failure: health checks do that.
@@ -25,18 +25,18 @@ _PAUSE_S: Final = 1.0  # after an accept for which the system has no room
 _BACKLOG: Final = 1024
 
 
-class TlsListener:
-    """See the module's head; made by `listen_tls`. Ended with `close`, like asyncio's servers."""
+class Listener:
+    """See the module's head; made by `listen`. Ended with `close`, like asyncio's servers."""
 
     def __init__(
         self,
         sockets: list[socket.socket],
-        open_protocol: Callable[[Shown], asyncio.Protocol],
-        shown: Callable[[], Shown],
+        open_protocol: Callable[[Shown | None], asyncio.Protocol],
+        shown: Callable[[], Shown | None],
         failures: FailureBook,
         handshake_s_max: float,
     ) -> None:
-        """Use `listen_tls`."""
+        """Use `listen`."""
         self.sockets = sockets
         self._open_protocol = open_protocol
         self._shown = shown
@@ -92,8 +92,8 @@ class TlsListener:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._open_protocol(shown),
                 sock,
-                ssl=shown.context,
-                ssl_handshake_timeout=self._handshake_s_max,
+                ssl=None if shown is None else shown.context,
+                ssl_handshake_timeout=None if shown is None else self._handshake_s_max,
             )
         except (ConnectionResetError, BrokenPipeError):
             logger.debug("%s hung up in the TLS handshake", host)
@@ -103,16 +103,19 @@ class TlsListener:
             logger.log(level, "no TLS with %s: %s", host, handshake_reason(exc))
 
 
-async def listen_tls(
-    open_protocol: Callable[[Shown], asyncio.Protocol],
+async def listen(
+    open_protocol: Callable[[Shown | None], asyncio.Protocol],
     host: str,
     port: int,
     *,
-    shown: Callable[[], Shown],
+    shown: Callable[[], Shown | None],
     failures: FailureBook,
     handshake_s_max: float,
-) -> TlsListener:
-    """Take connections at this address. Raises `OSError`."""
+) -> Listener:
+    """Take connections at this address, each with what `shown` gives; None: without TLS.
+
+    Raises `OSError`.
+    """
     loop = asyncio.get_running_loop()
     bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
     sockets = [one.dup() for one in bound.sockets]
@@ -125,4 +128,4 @@ async def listen_tls(
         for one in sockets:
             one.close()
         raise
-    return TlsListener(sockets, open_protocol, shown, failures, handshake_s_max)
+    return Listener(sockets, open_protocol, shown, failures, handshake_s_max)
