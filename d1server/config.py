@@ -90,7 +90,7 @@ class NodeConfig:
     public_url: str | None = None  # in signed URLs, where clients cannot reach `listen` itself
     region: str = "ENAM"  # shown in `meta.served_by_region`
     sql: SqlLimits = field(default_factory=SqlLimits)  # `sql_statement_bytes_max` and so on
-    name: str  # shown in `meta.served_by` and in the primary's list of replicas
+    name: str = ""  # in `meta.served_by` and the primary's list of replicas; empty: see `named`
     query_deadline_s: float = 30.0  # D1's own limit for one request
     read_wait_s: float = 5.0  # then the request's own policy decides: primary, stale or error
     body_bytes_max: int = 32 * MIB  # one request is in memory as a whole
@@ -106,6 +106,11 @@ class NodeConfig:
     open_metrics: bool = False  # /metrics without a token, for scrapers that cannot send one
     log_level: str = "info"
     log_format: str = "text"  # "json": one object per line, for collectors
+
+    def named(self, node_id: str) -> "NodeConfig":
+        """The same with a name: nodes that were given none have one each, by their folder's id."""
+        made = f"{self.role.value}-{self.region.lower()}-{node_id[:6]}"
+        return self if self.name else dataclasses.replace(self, name=made)
 
     @property
     def url(self) -> str:
@@ -353,8 +358,7 @@ def resolve(
     listen: Address = values.setdefault("listen", DEFAULT_LISTEN)
     if role is Role.PRIMARY and values["replication"] is None:
         values["replication"] = replication_beside(listen)
-    region = values.setdefault("region", "ENAM")
-    values.setdefault("name", f"{role.value}-{region.lower()}-{listen.port}")
+    values.setdefault("region", "ENAM")
     given_sql = [setting for setting in values if setting.startswith(SQL_PREFIX)]
     sql = SqlLimits(**{at.removeprefix(SQL_PREFIX): values.pop(at) for at in given_sql})
     return NodeConfig(role=role, sql=sql, **values)

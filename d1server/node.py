@@ -58,6 +58,7 @@ async def run_node(config: NodeConfig, renew_tls: asyncio.Event | None = None) -
         open_data_dir(config.data_dir, config.role.value, disk) as data,
         open_resources(config, disk, open_max) as resources,
     ):
+        config = config.named(data.identity.node)
         kind = PrimaryNode if config.role is Role.PRIMARY else ReplicaNode
         node = kind(config, data, resources)
         is_tls = node.tls.http is not None

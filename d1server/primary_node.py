@@ -235,6 +235,11 @@ class PrimaryNode:
         self._doors.append(door)
         self._tasks.spawn(self._keep_door(door), "link")
 
+    def door_of(self, name: str) -> ReplicaDoor | None:
+        """The link of the replica with this name."""
+        named = (door for door in self._doors if door.is_welcome and door.name == name)
+        return next((door for door in named if not door.lost.done()), None)
+
     async def _keep_door(self, door: ReplicaDoor) -> None:
         try:
             await door.until_lost()

@@ -63,6 +63,8 @@ logger = logging.getLogger(__name__)
 
 _GREETING_S_MAX: Final = 10.0
 _GOODBYE_S_MAX: Final = 1.0  # for requests of a replica that are under way when the primary stops
+_NAME_S: Final = 3.5  # for a link to show that it lives; a replica that waits gives up after 5 s
+_IN_FLIGHT_S: Final = 1.0  # what comes so late was not sent before the other one came
 _LEAVE_S: Final = 1.0  # for the answer to whoever made the first token through a replica
 _NO_TOKEN: Final = (
     "this primary asks for an access token: make one there with `d1server token create --scope "
@@ -264,13 +266,69 @@ class ReplicaDoor:
 
     def _take(self, hello: Hello) -> None:
         """Welcome a replica, if it is one of this cluster."""
-        cluster, node, region = self._node.identity
+        cluster = self._node.identity[0]
         if hello.cluster not in ("", cluster):
             self._refuse(
                 f"it belongs to the cluster {hello.cluster[:64]}, this primary to {cluster}: "
                 "start it with an empty --data-dir to have it copy this cluster"
             )
             return
+        rival = self._node.door_of(hello.node)
+        if rival is None or rival.gives_way_to(hello):
+            self._welcome(hello)
+        else:
+            self._node.tasks.spawn(self._outlast(rival, hello), "name")
+
+    def gives_way_to(self, hello: Hello) -> bool:
+        """Whether who says this is the same process over a newer link; then this one ends."""
+        assert self._hello is not None
+        is_same = bool(hello.life) and hello.life == self._hello.life
+        if is_same:
+            self._link.abort("the same replica has come back")
+        return is_same
+
+    async def _outlast(self, rival: "ReplicaDoor", hello: Hello) -> None:
+        """Take the name of a link that is dead; one that lives keeps it, and this one is refused.
+
+        Each of two nodes with one name would show the figures of the other. Whoever lives says
+        something every second; after a crash the system may not have told us yet.
+        """
+        asked_at = asyncio.get_running_loop().time()
+        await asyncio.wait([rival.lost, self._link.lost], timeout=_NAME_S)
+        if self._link.lost.done():
+            return
+        if not rival.lost.done() and rival.last_heard > asked_at + _IN_FLIGHT_S:
+            self._refuse(rival.told_of(hello))
+            return
+        rival.abort("nothing is heard of it, and the replica has come back over another link")
+        if self._node.door_of(hello.node) in (None, rival):
+            self._welcome(hello)
+        else:
+            self._refuse("other replicas want its name at the same time: give each one a --name")
+
+    @property
+    def lost(self) -> "asyncio.Future[str]":
+        """Why the link ended, once it has."""
+        return self._link.lost
+
+    @property
+    def last_heard(self) -> float:
+        """When the replica last said anything, on the loop's clock."""
+        return self._link.last_heard
+
+    def told_of(self, other: Hello) -> str:
+        """Why another replica cannot have this one's name."""
+        assert self._hello is not None
+        taken = f"a replica named {other.node} is connected from {self._host} ({self._hello.url})"
+        if other.node_id and other.node_id == self._hello.node_id:
+            return (
+                f"{taken}, and the --data-dir of one is a copy of the other's: start this one with "
+                "an empty --data-dir and a --name of its own"
+            )
+        return f"{taken}: give this one a --name of its own"
+
+    def _welcome(self, hello: Hello) -> None:
+        cluster, node, region = self._node.identity
         self._link.bound_frames()
         self._link.send(Welcome(PROTOCOL_VERSION, cluster, node, region, ""))
         self._feed = ReplicaFeed(

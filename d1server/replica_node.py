@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -68,6 +69,7 @@ class ReplicaNode:
         self._catalog_reading = False
         self._databases: dict[bytes, ReplicaDatabase] = {}
         self._started_at = time.time()
+        self._life = secrets.token_hex(8)
         self._access = Access(may_be_open=may_be_open(config))
         self.tls: Final = NodeTls(config.tls, is_primary=False)
         self._receiver = Receiver(self._dial, self, _credential(config))
@@ -261,6 +263,8 @@ class ReplicaNode:
             self._config.name,
             self._config.region,
             self._config.url,
+            node_id=self._data.identity.node,
+            life=self._life,
         )
 
     async def welcomed(self, welcome: Welcome) -> None:

@@ -10,6 +10,7 @@ The key is the token's hash, which the primary has in its catalog and the replic
 the token: the token itself never travels. A proof is HMAC-SHA256 over both nonces, what the
 Hello says and the fingerprint of the certificate that the primary has shown, so that it
 fits this link only: replayed, reflected or relayed to another TLS connection it is refused.
+Node id and life are not in it: they are not believed, but compared with those of links that live.
 The replica speaks last, and only to a primary that has proved itself.
 
 On a link without TLS everything behind the Challenge is *sealed*: each message carries
@@ -24,6 +25,8 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from typing import Final, NamedTuple
+
+import msgspec
 
 from proto.errors import FrameCorrupt, ProofInvalid
 from proto.messages import Challenge, Hello, Proof
@@ -73,14 +76,8 @@ class ReplicaHandshake:
         """Make the hello. `fingerprint`: of the primary's certificate, empty without TLS."""
         self._key = credential.key
         self._fingerprint = fingerprint
-        self.hello: Final = Hello(
-            hello.version,
-            hello.cluster,
-            hello.node,
-            hello.region,
-            hello.url,
-            credential.token_id,
-            secrets.token_bytes(NONCE_BYTES),
+        self.hello: Final = msgspec.structs.replace(
+            hello, token_id=credential.token_id, nonce=secrets.token_bytes(NONCE_BYTES)
         )
 
     def answer(self, challenge: Challenge) -> tuple[Proof, LinkKeys]:

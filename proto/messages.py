@@ -64,6 +64,10 @@ class Hello(_Message, frozen=True, tag=True, array_like=True):
     """Of the access token that the replica has; empty: none."""
     nonce: bytes = b""
     """32 random bytes, if there is a token."""
+    node_id: str = ""
+    """Of the replica's data directory."""
+    life: str = ""
+    """Another text for each process of a replica, empty from older ones."""
 
 
 class Challenge(_Message, frozen=True, tag=True, array_like=True):

@@ -35,7 +35,7 @@ LISTEN_HELP: Final = "HTTP address, HOST:PORT; port 0 lets the system choose."
 DATA_DIR_HELP: Final = "Folder of this node's data; made if it is not there.  [required]"
 
 PUBLIC_URL_HELP: Final = "Where clients reach this node, in signed URLs.  [default: as --listen]"
-NAME_HELP: Final = "This node's own name.  [default: ROLE-REGION-PORT]"
+NAME_HELP: Final = "This node's own name.  [default: ROLE-REGION-ID, the id is --data-dir's]"
 REPLICATION_HELP: Final = "Where replicas call this node.  [default: 100 ports above --listen]"
 
 # A node's own, so all nodes should have the same.

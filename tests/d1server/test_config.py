@@ -51,7 +51,7 @@ def test_defaults_need_only_a_folder() -> None:
     assert config.listen == Address("127.0.0.1", 8787)
     assert config.replication == Address("127.0.0.1", 8887)
     assert config.primary is None
-    assert config.name == "primary-enam-8787"
+    assert config.named("0f3c9b7e21d4a865").name == "primary-enam-0f3c9b"
 
 
 def test_limits_of_sql_are_settings() -> None:
