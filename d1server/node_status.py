@@ -12,7 +12,7 @@ from replica.database import ReplicaDatabase
 def node_status(
     config: NodeConfig, *, cluster: str, epoch: int, started_at: float
 ) -> dict[str, object]:
-    """What both roles say of themselves; `started_at` in seconds since 1970."""
+    """What both roles say of themselves; `started_at` as `time.monotonic` told it."""
     return {
         "role": config.role.value,
         "name": config.name,
@@ -20,7 +20,7 @@ def node_status(
         "pid": os.getpid(),
         "epoch": epoch,
         "cluster": cluster,
-        "uptime_s": round(time.time() - started_at, 1),
+        "uptime_s": round(time.monotonic() - started_at, 1),
     }
 
 

@@ -74,7 +74,7 @@ class PrimaryNode:
         self._databases: dict[bytes, PrimaryDatabase] = {}
         self._reloading = asyncio.Lock()
         self._being_deleted: set[bytes] = set()
-        self._started_at = time.time()
+        self._started_at = time.monotonic()
         served = ServedBy(config.name, config.region, is_primary=True)
         self._costs = StoredCosts(self._catalog)
         self._insights = Insights(self._costs, self._sizes)

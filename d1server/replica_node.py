@@ -68,7 +68,7 @@ class ReplicaNode:
         self._catalog_read: Bookmark | None = None  # the state that `_catalog` was read from
         self._catalog_reading = False
         self._databases: dict[bytes, ReplicaDatabase] = {}
-        self._started_at = time.time()
+        self._started_at = time.monotonic()
         self._life = secrets.token_hex(8)
         self._access = Access(may_be_open=may_be_open(config))
         self.tls: Final = NodeTls(config.tls, is_primary=False)
@@ -393,6 +393,7 @@ class ReplicaNode:
             "reason": receiver.reason,
             "silent_ms": round((time.monotonic() - receiver.contact_at) * 1000, 1),
         }
+        status["query_costs_waiting"] = self._cost_sender.waiting
         status["databases"] = {
             self._catalog.name_of(key): replica_database_status(database)
             for key, database in list(self._databases.items())

@@ -30,7 +30,14 @@ class ReplicationCollector(Collector):
             {"log": self._flush_s},
             "file",
         )
-        replicas = cast("list[dict[str, object]]", self._status().get("replicas", []))
+        status = self._status()
+        if "query_costs_waiting" in status:
+            yield GaugeMetricFamily(
+                "d1server_query_costs_waiting",
+                "Rows of query statistics that a replica has still to tell the primary.",
+                cast("int", status["query_costs_waiting"]),
+            )
+        replicas = cast("list[dict[str, object]]", status.get("replicas", []))
         sent = CounterMetricFamily(
             "d1server_link_sent_bytes", "Bytes sent to a replica on this link.", labels=["replica"]
         )

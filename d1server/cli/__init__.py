@@ -5,6 +5,8 @@ goes to standard error and says what to do; with `--json`, standard output holds
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -27,18 +29,29 @@ from d1server.cli.tokens import tokens
 class CommandLine(click.Group):
     """The root group: here ends whatever a command could not do."""
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with no_traceback():  # `--help` and `--version` are printed here
+            return super().make_context(*args, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with no_traceback():
             return super().invoke(ctx)
-        except (NodeUnreachable, AnswerForeign) as exc:
-            raise Failure(str(exc)) from exc
-        except NodeRefused as exc:
-            raise Failure(advice(exc), code=exc.code) from exc
-        except OSError as exc:
-            if exc.errno == errno.EPIPE:  # click ends quietly, as `head` wants it
-                raise
-            place = exc.filename or "the output"
-            raise Failure(f"{place}: {exc.strerror or exc}") from exc
+
+
+@contextmanager
+def no_traceback() -> Iterator[None]:
+    """Make messages of what a command meets; our own bugs stay as they are."""
+    try:
+        yield
+    except (NodeUnreachable, AnswerForeign) as exc:
+        raise Failure(str(exc)) from exc
+    except NodeRefused as exc:
+        raise Failure(advice(exc), code=exc.code) from exc
+    except OSError as exc:
+        if exc.errno == errno.EPIPE:  # click ends quietly, as `head` wants it
+            raise
+        place = exc.filename or "the output"
+        raise Failure(f"{place}: {exc.strerror or exc}") from exc
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})

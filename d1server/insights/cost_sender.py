@@ -7,6 +7,7 @@ primary is away, what was counted stays in `node.db`, with the bounds of `stored
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,6 +43,7 @@ class CostSender:
         self._turn = asyncio.Lock()
         self._not_before = 0.0
         self._refusal = b""  # the last one that was logged
+        self.waiting = 0  # rows that the primary has not got yet, as of the last time
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -69,17 +71,21 @@ class CostSender:
     async def send(self) -> None:
         """Send what was counted until now; what cannot be sent now is sent later."""
         async with self._turn:
-            if time.monotonic() < self._not_before:
-                return
             try:
                 await self._costs.store()
-                for _ in range(_BATCHES_MAX):
-                    batch = await self._costs.next_batch()
-                    if batch is None or not self._is_taken(await self._send(batch.body)):
-                        return
-                    await self._costs.arrived(batch)
+                if time.monotonic() >= self._not_before:
+                    await self._send_batches()
             except (EngineError, ReplicaError, aiosqlite.Error) as exc:
                 logger.debug("query costs are sent later: %s", exc)
+            with contextlib.suppress(EngineError, aiosqlite.Error):
+                self.waiting = await self._costs.count_waiting()
+
+    async def _send_batches(self) -> None:
+        for _ in range(_BATCHES_MAX):
+            batch = await self._costs.next_batch()
+            if batch is None or not self._is_taken(await self._send(batch.body)):
+                return
+            await self._costs.arrived(batch)
 
     def _is_taken(self, reply: Reply) -> bool:
         """Whether the primary is done with the batch; a refusal is told once."""

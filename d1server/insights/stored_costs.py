@@ -21,7 +21,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import aiosqlite
@@ -34,6 +34,7 @@ from d1server.insights.cost_batch import (
     QueryRow,
     UsageRow,
     acceptable,
+    decode_batch,
     encode_batch,
     rows_of,
     summed,
@@ -45,6 +46,7 @@ from d1server.nodedb import NodeDb, Step
 from engine.errors import DatabaseClosed
 from engine.threads import until_done
 from primary.errors import Overloaded
+from proto.errors import RequestInvalid
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -92,6 +94,7 @@ _TAKE_QUERY: Final = "DELETE FROM queries WHERE database = ? AND hour = ? AND qu
 _TAKE_USAGE: Final = "DELETE FROM usage WHERE database = ? AND hour = ?"
 _UNDER_WAY: Final = "SELECT id, body FROM cost_batches ORDER BY id LIMIT 1"
 _PUT_UNDER_WAY: Final = "INSERT INTO cost_batches (body) VALUES (?)"
+_COUNT: Final = "SELECT (SELECT count(*) FROM queries) + (SELECT count(*) FROM usage)"
 _ARRIVED: Final = "DELETE FROM cost_batches WHERE id = ?"
 
 
@@ -168,6 +171,17 @@ class StoredCosts:
     async def arrived(self, batch: UnderWay) -> None:
         """The primary has it."""
         await self.db.run(_ARRIVED, (batch.id,))
+
+    async def count_waiting(self) -> int:
+        """Rows that have not arrived, the batch under way included. Raises `DatabaseClosed`."""
+        ((count,),) = await self.db.rows(_COUNT)
+        assert isinstance(count, int)
+        for _, body in await self.db.rows(_UNDER_WAY):
+            assert isinstance(body, bytes)
+            with suppress(RequestInvalid):  # of no version that is known here
+                costs = decode_batch(body).costs
+                count += len(costs.queries) + len(costs.usage)
+        return count
 
     async def _alone(self, work: Coroutine[Any, Any, T]) -> T:
         """Do this when nobody else changes the tables, to its end also when cancelled."""

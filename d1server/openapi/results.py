@@ -192,6 +192,7 @@ def _operator_schemas() -> dict[str, Json]:
         "databases": {"type": "object", "additionalProperties": schema("DatabaseStatus")},
         "replicas": {**listed({"type": "object"}), "description": "a primary's"},
         "primary": {"type": "object", "description": "a replica's link"},
+        "query_costs_waiting": COUNT,
     }
     database = {
         "head": schema("Bookmark"),
@@ -216,7 +217,9 @@ def _operator_schemas() -> dict[str, Json]:
     return {
         "Liveness": entity({"live": {"const": True}}),
         "Readiness": entity(readiness, optional=["status"]),
-        "Status": entity(status, optional=["databases", "replicas", "primary"]),
+        "Status": entity(
+            status, optional=["databases", "replicas", "primary", "query_costs_waiting"]
+        ),
         "DatabaseStatus": entity(database),
         "GraphqlAnswer": entity(
             {

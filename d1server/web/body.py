@@ -15,7 +15,8 @@ from d1server.web.errors import Fault
 from d1server.web.limits import FAST_BODY_BYTES_MAX, body_s_max
 from proto.errors import RequestInvalid
 
-_CODINGS: Final = frozenset({"identity", "gzip", "deflate", "br", "zstd"})
+_PLAIN: Final = "identity"
+_CODINGS: Final = frozenset({_PLAIN, "gzip", "deflate", "br", "zstd"})
 
 
 class BodyTooLarge(Exception):
@@ -70,7 +71,7 @@ class Body:
     async def read(self) -> bytes:
         """Return the whole body, decompressed. Raises one of this module's errors."""
         content = self._request.content
-        coding = self._request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
+        coding = self._request.headers.get(hdrs.CONTENT_ENCODING, _PLAIN).lower()
         if coding not in _CODINGS:  # aiohttp takes it for no coding at all
             raise RequestInvalid(
                 "the body's Content-Encoding is none that is read here: send it plain"
@@ -93,7 +94,11 @@ class Body:
         except TimeoutError as exc:
             raise BodySlow(f"only {size} bytes of the body came in time: send it again") from exc
         except web.RequestPayloadError as exc:
-            raise RequestInvalid(f"the body cannot be read: {exc}") from exc
+            if coding == _PLAIN:
+                raise RequestInvalid("the body is not what its head says: send it again") from exc
+            raise RequestInvalid(
+                f"the body is not {coding}, which its Content-Encoding says: send it plain"
+            ) from exc
 
     def close(self) -> None:
         """Give the room back, once the request is answered."""

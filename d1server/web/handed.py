@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import TransferEncodingError
+from aiohttp.http_exceptions import ContentEncodingError, TransferEncodingError
 
 from d1server.web.errors import Fault, answer_exception, refuse
 from d1server.web.front import Front
@@ -125,7 +125,10 @@ class HandedConnection(web.RequestHandler):
             raise ConnectionError("the answer is under way: nothing else can be said")
         if status < 500:
             logger.debug("refused: %s", message)
-            text = f"this is not HTTP as it should be: {message or 'bad request'}"
+            if isinstance(exc, ContentEncodingError):  # aiohttp lacks a library for it
+                text = "the body's Content-Encoding is none that is read here: send it plain"
+            else:
+                text = f"this is not HTTP as it should be: {message or 'bad request'}"
             answer = refuse(Fault.REQUEST_INVALID, text)
         else:
             answer = answer_exception(exc if isinstance(exc, Exception) else Exception(message))

@@ -13,8 +13,10 @@ from d1server.insights import cost_sender
 from d1server.insights.cost_batch import CostBatch, decode_batch
 from d1server.insights.stored_costs import StoredCosts
 from d1server.query import AdminRequest, Answer
+from d1server.replication_metrics import ReplicationCollector
+from engine.durations import Histogram
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, running_cluster
-from tests.waiting import EVENT_S_MAX
+from tests.waiting import EVENT_S_MAX, until
 
 READ = "SELECT a FROM t"
 COUNTS = """{ viewer { accounts {
@@ -209,3 +211,23 @@ async def test_costs_of_a_deleted_database_are_dropped(tmp_path: Path) -> None:
         await costs.store()
         assert await costs.db.rows("SELECT * FROM queries") == []
         assert await costs.db.rows("SELECT * FROM usage") == []
+
+
+async def test_costs_that_wait_at_a_replica_are_shown(tmp_path: Path) -> None:
+    """While the primary is away, as a number in /status and a gauge; none once it has them."""
+    async with running_cluster(tmp_path) as cluster:
+        _, replica = await a_table(cluster)
+        await until_sent(replica)
+        await cluster.primary.stop()
+        await read(replica, 3)
+        await until(lambda: waiting(replica) == 2, "a statement and an hour")
+        status = replica.node.status
+        families = ReplicationCollector(status, Histogram()).collect()
+        gauges = {one.name: one.samples for one in families}
+        assert gauges["d1server_query_costs_waiting"][0].value == 2
+        await cluster.start_primary()
+        await until(lambda: waiting(replica) == 0, "nothing left")
+
+
+def waiting(replica: NodeUnderTest) -> object:
+    return replica.node.status()["query_costs_waiting"]

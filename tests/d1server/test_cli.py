@@ -258,6 +258,22 @@ def test_an_output_without_room_is_no_traceback(node: StandInNode, more: list[st
     assert done.stderr == "Error: the output: No space left on device\n"
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["primary", "--help"], []], ids=str)
+def test_help_without_room_is_no_traceback(words: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "d1server", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=50,
+        )
+    if words:  # without any, the help is an error and goes to standard error
+        assert (done.returncode, done.stderr) == (1, "Error: the output: No space left on device\n")
+    assert "Traceback" not in done.stderr
+
+
 def test_bookmark_goes_out_and_comes_back(node: StandInNode) -> None:
     result_value = [{"results": [{"a": 1}], "success": True, "meta": {}}]
     node.says({"result": result_value, "success": True}, x_d1_bookmark=BOOKMARK)
