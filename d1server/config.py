@@ -99,6 +99,9 @@ class NodeConfig:
     open_databases_max: int = 256  # bounds descriptors and page caches
     ready_lag_s_max: float = 10.0  # a replica further behind tells load balancers so
     replication_token: str | None = field(default=None, repr=False)  # a replica's, for the link
+    link_secret: str | None = field(
+        default=None, repr=False
+    )  # as a token, but both ends are told it
     tls_cert: Path | None = None  # with its key: HTTP and the link are TLS
     tls_key: Path | None = None
     tls_ca: Path | None = None  # the link's two ends show certificates of this CA
@@ -273,6 +276,7 @@ PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "open_databases_max": _count(1, 100_000),
     "ready_lag_s_max": _seconds(0.1, 86400),
     "replication_token": _parse_own_token,
+    "link_secret": _parse_own_token,
     "tls_cert": _parse_path,
     "tls_key": _parse_path,
     "tls_ca": _parse_path,
@@ -283,7 +287,7 @@ PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
 }
 
 
-SECRETS: Final = frozenset({"replication_token"})  # never shown
+SECRETS: Final = frozenset({"replication_token", "link_secret"})  # never shown
 
 
 def flag(setting: str) -> str:

@@ -11,13 +11,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
 
+from d1server.access.grants import new_text
 from d1server.call import AnswerForeign, NodeConnection, NodeRefused, NodeUnreachable, database_path
 from d1server.cli.output import print_json, print_table
 from d1server.config import ENV_PREFIX, REPLICATION_PORT_OFFSET, Address, Role
@@ -31,6 +32,7 @@ REPLICATION_PORTS_TRIED: Final = 20
 # What a shell may have set for one node must not reach all three.
 OWN_SETTINGS: Final = (
     *("DATA_DIR", "LISTEN", "PUBLIC_URL", "REPLICATION", "PRIMARY", "REGION", "NAME"),
+    *("REPLICATION_TOKEN", "LINK_SECRET"),  # they share a secret of this run
     *("TLS_CERT", "TLS_KEY", "TLS_CA"),  # all is on loopback, and said to be at http://
 )
 
@@ -48,6 +50,9 @@ class NodePlan:
     region: str
     listen: Address
     link: Address  # a primary listens there for replicas, a replica calls it
+    link_secret: str = field(
+        repr=False
+    )  # the first access token leaves the replicas where they are
     folder: Path
 
     @property
@@ -65,15 +70,16 @@ class NodePlan:
         )
         rank = 1 if self.role is Role.PRIMARY else 0  # replicas first: the primary misses nobody
         log_path = self.folder / "node.log"
-        return ChildPlan(self.name, command, log_path, rank, child_env(os.environ, self.role))
+        return ChildPlan(
+            self.name, command, log_path, rank, child_env(os.environ, self.link_secret)
+        )
 
 
-def child_env(env: Mapping[str, str], role: Role) -> dict[str, str]:
+def child_env(env: Mapping[str, str], link_secret: str) -> dict[str, str]:
     """Return the environment for a node whose own settings are flags."""
     own = {ENV_PREFIX + name for name in OWN_SETTINGS}
-    if role is Role.PRIMARY:
-        own.add(ENV_PREFIX + "REPLICATION_TOKEN")  # the replicas', if there are tokens
-    return {name: value for name, value in env.items() if name not in own}
+    passed = {name: value for name, value in env.items() if name not in own}
+    return {**passed, ENV_PREFIX + "LINK_SECRET": link_secret}
 
 
 def plan_cluster(port: int, data_dir: Path, replication_port: int) -> tuple[NodePlan, ...]:
@@ -84,8 +90,9 @@ def plan_cluster(port: int, data_dir: Path, replication_port: int) -> tuple[Node
         ("weur", Role.REPLICA, "WEUR"),
         ("apac", Role.REPLICA, "APAC"),
     )
+    secret = new_text()
     return tuple(
-        NodePlan(name, role, region, Address(HOST, port + index), link, data_dir / name)
+        NodePlan(name, role, region, Address(HOST, port + index), link, secret, data_dir / name)
         for index, (name, role, region) in enumerate(places)
     )
 
@@ -179,9 +186,9 @@ class DevCluster:
 
     def _token_advice(self) -> str:
         return (
-            "`d1server dev` takes tokens from its environment: D1SERVER_TOKEN, and for the replicas"
-            " D1SERVER_REPLICATION_TOKEN; this makes one for both: d1server token create --data-dir"
-            f" {self.nodes[0].folder} --name dev --scope admin --scope replicate"
+            "`d1server dev` takes an administrator's token from its environment, as D1SERVER_TOKEN;"
+            " this makes one: d1server token create --data-dir"
+            f" {self.nodes[0].folder} --name dev --scope admin"
         )
 
     def _fill_shop(self) -> None:

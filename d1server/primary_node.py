@@ -69,7 +69,7 @@ class PrimaryNode:
         self._resources = resources
         self._tasks = Tasks()
         self._catalog = Catalog()
-        self._access = Access(may_be_open=may_be_open(config))
+        self._access = Access(may_be_open=may_be_open(config), link_secret=config.link_secret)
         self._catalog_uuid = catalog_uuid(data.identity.cluster)
         self._databases: dict[bytes, PrimaryDatabase] = {}
         self._reloading = asyncio.Lock()
@@ -420,6 +420,16 @@ class PrimaryNode:
         await database.demand.retire()
         await self._resources.io.call(self._data.delete, entry.uuid)
         return late
+
+    @property
+    def has_replicas(self) -> bool:
+        """Whether any is connected."""
+        return any(door.is_welcome for door in self._doors)
+
+    @property
+    def cut_off(self) -> list[str]:
+        """The connected replicas that may not stay, now that there are tokens."""
+        return sorted(door.name for door in self._doors if door.is_welcome and door.lacks_token)
 
     async def wait_catalog_known(self) -> list[str]:
         """Until the connected replicas have the catalog's newest commit; those that have not."""

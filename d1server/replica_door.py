@@ -202,6 +202,12 @@ class ReplicaDoor:
         else:
             self._link.abort(f"a replica does not send {type(message).__name__}")
 
+    @property
+    def lacks_token(self) -> bool:
+        """Whether the replica has nothing to show, and the cluster asks for it."""
+        is_known = self._hello is not None and bool(self._hello.token_id)
+        return not (is_known or self._node.access.is_open or self._link.peer_certificate)
+
     def check_token(self) -> None:
         """End the link if its replica may not have it any more."""
         hello, access = self._hello, self._node.access
@@ -210,7 +216,7 @@ class ReplicaDoor:
         if hello.token_id:
             if access.link_key(hello.token_id) is None:
                 self.close("the token of this replica is revoked or expired")
-        elif not access.is_open and not self._link.peer_certificate:
+        elif self.lacks_token:
             close = partial(self.close, "the cluster has tokens now, and this replica has none")
             asyncio.get_running_loop().call_later(_LEAVE_S, close)
 

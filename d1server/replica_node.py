@@ -402,5 +402,5 @@ class ReplicaNode:
 
 
 def _credential(config: NodeConfig) -> LinkCredential | None:
-    text = config.replication_token
+    text = config.link_secret or config.replication_token
     return LinkCredential(id_of(text), hash_of(text)) if text is not None else None

@@ -147,8 +147,18 @@ def hash_of(text: str) -> bytes:
 class Access:
     """The tokens that a node knows; see the module's head."""
 
-    def __init__(self, *, may_be_open: bool = True, clock: Callable[[], float] = time.time) -> None:
-        """Know of no token. `may_be_open`: without any, everybody may do everything."""
+    def __init__(
+        self,
+        *,
+        may_be_open: bool = True,
+        link_secret: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Know of no token. `may_be_open`: without any, everybody may do everything.
+
+        `link_secret` makes a replica of who knows it, and is no token: it grants nothing else.
+        """
+        self._link_secret = link_secret
         self.era: object = object()
         self._clock = clock
         self._tokens: dict[str, AccessToken] = {}
@@ -210,6 +220,9 @@ class Access:
 
     def link_key(self, key: str) -> bytes | None:
         """What a replica that names this token must prove to know; None: it may not replicate."""
+        secret = self._link_secret
+        if secret is not None and hmac.compare_digest(key.encode(), id_of(secret).encode()):
+            return hash_of(secret)
         token = self._tokens.get(key)
         if token is None or Scope.REPLICATE not in token.scopes or not token.is_live(self._clock()):
             return None

@@ -19,9 +19,14 @@ from proto.errors import RequestInvalid
 if TYPE_CHECKING:
     from d1server.primary_node import PrimaryNode
 
-_FIRST_TOKEN: Final = (
-    "from now on this cluster asks for tokens; its replicas need one with the scope replicate "
-    "(--replication-token)"
+_FIRST_TOKEN: Final = "from now on this cluster asks for tokens"
+_REPLICAS_WANT_ONE: Final = (
+    "its replicas need one with the scope replicate (`d1server token create --scope replicate`, "
+    "then --replication-token)"
+)
+_CUT_OFF: Final = (
+    "these replicas have none, and get nothing from now on until they are restarted with "
+    "--replication-token, one with the scope replicate: {}"
 )
 
 
@@ -53,6 +58,10 @@ class TokenAdministration:
             )
         await node.change_catalog(insert_token(token))
         hints = [] if known else [_FIRST_TOKEN]
+        if cut_off := node.cut_off:
+            hints.append(_CUT_OFF.format(", ".join(cut_off)))
+        elif not known and not node.has_replicas:
+            hints.append(_REPLICAS_WANT_ONE)
         if late := await node.wait_catalog_known():
             hints.append(f"these replicas take it when they are back: {', '.join(late)}")
         shown = describe_token(token, node.catalog, now) | {"token": text}

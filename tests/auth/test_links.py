@@ -66,6 +66,10 @@ def reason_of(replica: NodeUnderTest) -> str:
     return replica.replica._receiver.reason
 
 
+def is_open(node: NodeUnderTest) -> bool:
+    return node.node.access.is_open
+
+
 async def refused(replica: NodeUnderTest) -> str:
     """Wait until the replica knows that it is not wanted; why."""
     await until(lambda: state_of(replica) is ReceiverState.REFUSED, "a refusal")
@@ -143,8 +147,31 @@ async def test_first_token_ends_the_links_of_replicas_without(cluster: Cluster) 
     await cluster.create()
     await cluster.caught_up()
     answer = await administer(primary, "token-create", body={"name": "first", "scopes": ["admin"]})
-    assert b"its replicas need one" in answer.body
+    assert b"restarted with --replication-token" in answer.body
+    assert replica.name.encode() in answer.body
     assert "asks for an access token" in await refused(replica)
+
+
+async def test_link_secret_makes_a_replica_of_who_knows_it(cluster: Cluster) -> None:
+    """Before there are tokens, when the first one is made, and after; of nobody else."""
+    secret = new_text()
+    primary = await cluster.add_primary(link_secret=secret)
+    replica = await cluster.add_replica(link_secret=secret)
+    await cluster.create()
+    await cluster.caught_up()
+    assert is_open(replica)
+    answer = await administer(primary, "token-create", body={"name": "first", "scopes": ["admin"]})
+    assert b"--replication-token" not in answer.body
+    await primary.run("CREATE TABLE t (a)")
+    await cluster.equal()
+    assert state_of(replica) is ReceiverState.FOLLOWING
+    assert not is_open(replica)
+    with pytest.raises(NotAdmitted):
+        primary.primary.access.admit(f"Bearer {secret}")
+    shown: Any = primary.node.status()["replicas"]
+    assert shown[0]["link"] == "sealed"
+    stranger = await cluster.add_replica(link_secret=new_text())
+    assert "no live token" in await refused(stranger)
 
 
 async def test_first_token_is_told_to_who_made_it_through_a_replica(cluster: Cluster) -> None:

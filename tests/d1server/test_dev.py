@@ -59,16 +59,19 @@ def test_child_is_this_program_with_flags_for_everything(tmp_path: Path) -> None
 
 
 def test_settings_of_one_node_do_not_reach_all_three() -> None:
-    env = {"D1SERVER_PRIMARY": "h:1", "D1SERVER_LISTEN": "h:2", "D1SERVER_READ_WAIT_S": "1"}
+    env = {"D1SERVER_PRIMARY": "h:1", "D1SERVER_LISTEN": "h:2", "D1SERVER_TLS_CERT": "c"}
+    env |= {"D1SERVER_REPLICATION_TOKEN": "d1s_x", "D1SERVER_LINK_SECRET": "d1s_y"}
     kept = {"D1SERVER_READ_WAIT_S": "1", "PATH": "p"}
-    assert child_env({**env, "PATH": "p"}, Role.PRIMARY) == kept
+    assert child_env(env | kept, "d1s_z") == kept | {"D1SERVER_LINK_SECRET": "d1s_z"}
 
 
-def test_only_replicas_get_the_token_of_replicas() -> None:
-    """A primary refuses to start with a setting that is none of its own."""
-    env = {"D1SERVER_REPLICATION_TOKEN": "d1s_x", "D1SERVER_TLS_CERT": "c"}
-    assert child_env(env, Role.PRIMARY) == {}
-    assert child_env(env, Role.REPLICA) == {"D1SERVER_REPLICATION_TOKEN": "d1s_x"}
+def test_nodes_share_a_secret_that_nobody_is_shown(tmp_path: Path) -> None:
+    plans = plan_cluster(9000, tmp_path, 9100)
+    secrets = {(plan.child().env or {})["D1SERVER_LINK_SECRET"] for plan in plans}
+    assert len(secrets) == 1
+    assert secrets != {plan_cluster(9000, tmp_path, 9100)[0].link_secret}
+    assert not any(secret in str(plans) for secret in secrets)
+    assert not any(secret in plan.child().command for secret in secrets for plan in plans)
 
 
 def test_busy_port_is_named_with_a_way_out() -> None:

@@ -138,12 +138,38 @@ def test_dev_of_a_cluster_with_tokens_says_what_it_needs(tmp_path: Path) -> None
     command = [*PROGRAM, "dev", "--port", str(free_block(3)), "--data-dir", str(tmp_path)]
     refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
     assert refused.returncode == 1, refused.stderr
-    assert "D1SERVER_REPLICATION_TOKEN" in refused.stderr
+    assert "D1SERVER_TOKEN" in refused.stderr
     words = refused.stderr.rpartition("d1server token create ")[2].split()
-    both = d1server("token", "create", *words)["token"]
-    env = {"D1SERVER_TOKEN": both, "D1SERVER_REPLICATION_TOKEN": both}
+    made = d1server("token", "create", *words)["token"]
     ready = [*PROGRAM, "dev", "--port", str(free_block(3)), "--data-dir", str(tmp_path), "--json"]
-    with subprocess.Popen(ready, stdout=subprocess.PIPE, text=True, env=os.environ | env) as dev:
+    env = os.environ | {"D1SERVER_TOKEN": made}
+    with subprocess.Popen(ready, stdout=subprocess.PIPE, text=True, env=env) as dev:
         assert dev.stdout is not None
         assert len(json.loads(dev.stdout.readline())["nodes"]) == 3
         stop(dev, signal.SIGTERM)
+
+
+def test_first_token_of_a_running_cluster_leaves_its_replicas(tmp_path: Path) -> None:
+    """Requests need one from then on, at all nodes; the replicas stay connected.
+
+    Method: made while the cluster runs; then a write through one replica, read at the other.
+    """
+    order = "INSERT INTO orders VALUES (NULL, 3, 5, 2, datetime('now'))"
+    count = "SELECT count(*) AS n FROM orders"
+    with running_dev(tmp_path, free_block(3)) as (process, ready):
+        first, weur, apac = (node["url"] for node in ready["nodes"])
+        words = ["token", "create", "--name", "a", "--scope", "admin", "--url", first]
+        made = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, check=True)
+        assert made.stderr.startswith("from now on this cluster asks for tokens\n")
+        assert "--replication-token" not in made.stderr
+        token = ("--token", made.stdout.strip())
+        for url in (first, weur, apac):
+            with pytest.raises(NodeRefused), NodeConnection(url) as node:
+                node.call("GET", "/status")
+        insert = ["execute", "shop", "--command", order, "--url", weur, *token]
+        bookmark = d1server(*insert)["bookmark"]
+        read = ["execute", "shop", "--command", count, "--url", apac, *token]
+        found = d1server(*read, "--bookmark", bookmark)["result"][0]
+        assert (found["results"], found["meta"]["served_by_region"]) == ([{"n": 49}], "APAC")
+        assert len(d1server("status", "--url", first, *token)["replicas"]) == 2
+        stop(process, signal.SIGTERM)
