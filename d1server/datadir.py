@@ -155,6 +155,8 @@ def _identity(path: Path, role: str, disk: Disk) -> Identity:
         found = Identity(
             int(fields["format"]), str(fields["role"]), str(fields["node"]), str(fields["cluster"])
         )
+        if found.cluster or role == "primary":
+            uuid.UUID(found.cluster)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise DataDirRefused(f"{file} cannot be read ({exc!r}); restore it or this folder") from exc
     if found.format > FORMAT:

@@ -53,6 +53,7 @@ class PeerLink(asyncio.Protocol):
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.peer = "a peer that has not said its name"
         self.is_private = False  # TLS
+        self.is_cut = False  # ended without a word
         self.own_certificate = own_certificate  # the fingerprint of what we have shown, if any
         self.peer_certificate = b""  # its fingerprint; empty: none was shown, or none asked for
         self._closer: Seal | None = None
@@ -98,6 +99,7 @@ class PeerLink(asyncio.Protocol):
         """The connection is gone."""
         self._transport = None
         if not self.lost.done():
+            self.is_cut = True
             self.lost.set_result(str(exc) if exc else "the peer closed the connection")
 
     def seal(self, *, sent: bytes, received: bytes) -> None:

@@ -36,6 +36,9 @@ SQLITE_MIN: Final = (3, 53, 2)
 """Earlier ones have the WAL-reset bug (fixed in 3.51.3) or CVE-2026-11824."""
 _IO_THREADS_MAX: Final = 8
 _DESCRIPTORS_MAX: Final = 65_536
+_DESCRIPTORS_FEW: Final = 1024
+_DESCRIPTORS_OWN: Final = 32  # of a node that serves nobody yet
+_CONNECTIONS_MIN: Final = 8
 _DESCRIPTORS_PER_OPEN: Final = 24
 """A database that is open has about ten; as many again are left for connections."""
 _READ_THREADS_MAX: Final = 8
@@ -52,7 +55,9 @@ async def run_node(config: NodeConfig, renew_tls: asyncio.Event | None = None) -
     in use), `EngineError`.
     """
     check_sqlite(apsw.sqlite_lib_version())
-    open_max = min(config.open_databases_max, raise_descriptor_limit() // _DESCRIPTORS_PER_OPEN)
+    open_max, connections_max = share_descriptors(
+        raise_descriptor_limit(), config.open_databases_max
+    )
     disk = Disk()
     with (
         open_data_dir(config.data_dir, config.role.value, disk) as data,
@@ -62,7 +67,7 @@ async def run_node(config: NodeConfig, renew_tls: asyncio.Event | None = None) -
         kind = PrimaryNode if config.role is Role.PRIMARY else ReplicaNode
         node = kind(config, data, resources)
         is_tls = node.tls.http is not None
-        limits = HttpLimits(body_bytes_max=config.body_bytes_max)
+        limits = HttpLimits(body_bytes_max=config.body_bytes_max, connections_max=connections_max)
         async with (
             node.running(),
             serving(
@@ -117,6 +122,23 @@ def settle_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+def share_descriptors(limit: int, open_databases_max: int) -> tuple[int, int]:
+    """How many databases may be open at once, and how many connections of clients.
+
+    Connections never take what the databases need: those could not be opened for anybody then.
+    """
+    open_max = max(1, min(open_databases_max, limit // _DESCRIPTORS_PER_OPEN))
+    free = limit - _DESCRIPTORS_OWN - _DESCRIPTORS_PER_OPEN // 2 * open_max
+    connections_max = max(_CONNECTIONS_MIN, min(free, HttpLimits().connections_max))
+    if limit < _DESCRIPTORS_FEW:
+        logger.warning(
+            "the system allows this node %d descriptors: so %d databases may be open, and %d"
+            " clients connected; raise it (ulimit -n, LimitNOFILE=)",
+            limit, open_max, connections_max,
+        )  # fmt: skip
+    return open_max, connections_max
 
 
 def raise_descriptor_limit() -> int:

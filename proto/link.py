@@ -48,6 +48,10 @@ class DialledLink(Link, Protocol):
     def peer_certificate(self) -> bytes:
         """The fingerprint of the certificate that the peer has shown, empty for none."""
 
+    @property
+    def is_cut(self) -> bool:
+        """The connection has ended, and nobody has said why."""
+
     def seal(self, *, sent: bytes, received: bytes) -> None:
         """Tag every message from here on, and ask for tags, with these keys."""
 

@@ -140,7 +140,8 @@ class Receiver:
             waited: list[asyncio.Future[Any]] = [lost, greeting.welcome]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not greeting.welcome.done():
-                raise LinkLost(f"{lost.result()}{_UNGREETED}")
+                reason = lost.result()
+                raise LinkLost(reason + _UNGREETED if link.is_cut else reason)
             await self._follower.welcomed(greeting.welcome.result())
             self._note_following()
             self.follow(self._follower.databases())

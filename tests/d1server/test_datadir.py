@@ -91,6 +91,8 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         "not toml",
         'format = "x"\nrole = "primary"\nnode = "a"\ncluster = "b"\n',
         'format = [1]\nrole = "primary"\nnode = "a"\ncluster = "b"\n',
+        'format = 1\nrole = "primary"\nnode = "a"\ncluster = ""\n',
+        'format = 1\nrole = "primary"\nnode = "a"\ncluster = "../x"\n',
         "format = 1\n",
         "\x00",
     ],
