@@ -138,23 +138,28 @@ class ReplicaQueries:
         """The answer from this replica's state; None: only the primary can give it."""
         async with database.demand.used() as opened:
             age = _age(request, database, opened) if request.bookmark is not None else None
-            if age not in (BookmarkAge.FOREIGN, BookmarkAge.FORKED):
+            if age is BookmarkAge.FOREIGN or age is BookmarkAge.FORKED:
+                assert request.bookmark is not None
+                instead = refuse_bookmark(request.bookmark, age, opened.log.head)
+            else:
                 try:
-                    if await opened.reads.writes(steps):
+                    found = await _judged(steps, opened)
+                    if found is True:
                         return None
-                    return await self._read(request, steps, database, opened, waited_ms)
+                    if found is False:
+                        return await self._read(request, steps, database, opened, waited_ms)
+                    instead = found
                 except DatabaseDamaged as exc:
                     database.stop_because(exc)
                     return None
                 except EngineError as exc:
                     return answer_refusal(exc, opened.applier.visible.text)
-            head = opened.log.head
-        assert request.bookmark is not None
-        # A database that took this name a moment ago may be known to the primary only.
+        # A database that took this name a moment ago may be known to the primary only; so may the
+        # table or the column that a write speaks of.
         try:
             return await self.forward(request)
         except ForwardFailed:
-            return refuse_bookmark(request.bookmark, age, head)
+            return instead
 
     async def _read(
         self,
@@ -277,6 +282,14 @@ async def _may_write(steps: list[Step], opened: OpenReplica) -> bool:
         return await opened.reads.writes(steps)
     except StatementRefused:
         return False  # asked again once the bookmark is here
+
+
+async def _judged(steps: list[Step], opened: OpenReplica) -> bool | Answer:
+    """Whether the request writes; a refusal if this state cannot tell."""
+    try:
+        return await opened.reads.writes(steps)
+    except StatementRefused as exc:
+        return answer_refusal(exc, opened.applier.visible.text)
 
 
 def _route(request: QueryRequest, age: BookmarkAge | None, is_write: bool) -> Route:

@@ -22,6 +22,34 @@ async def test_writes_are_forwarded_and_answered_by_the_primary(cluster: Cluster
         assert (await cluster.primary.sql(COUNT)).value == number
 
 
+async def test_a_write_may_speak_of_what_the_replica_has_not_seen(cluster: Cluster) -> None:
+    """A replica that is behind does not refuse it by its own, older tables.
+
+    Method: nothing comes from the primary while a column is made there and a row is written to
+    it through the replica.
+    """
+    replica, database = cluster.replicas[0], cluster.primary.database()
+    with replica.link.held(to_primary=False):
+        await cluster.primary.run("ALTER TABLE t ADD COLUMN b")
+        seq = database.durable.seq
+        insert = replica.sql("INSERT INTO t(b) VALUES (7)", session="first-unconstrained")
+        write = asyncio.create_task(insert)
+        await until(lambda: write.done() or database.durable.seq > seq, "the write")
+    assert (await write).status == 200
+    assert (await cluster.primary.sql("SELECT b FROM t")).value == 7
+
+
+async def test_what_a_replica_refuses_is_refused_without_the_primary_too(cluster: Cluster) -> None:
+    """It asks there first, and where it cannot, what it knows itself must do."""
+    replica = cluster.replicas[0]
+    with replica.link.cut():
+        await until(lambda: not replica.is_following, "the loss noticed")
+        reply = await replica.sql("SELECT nope FROM t", session="first-unconstrained")
+        assert (reply.status, "no such column: nope" in reply.message) == (400, True)
+        reply = await replica.sql("SELECT * FROM t", session="first-unconstrained")
+        assert reply.status == 200
+
+
 async def test_many_forwarded_writes_at_once(cluster: Cluster) -> None:
     """Pipelined over one link, each answered with its own bookmark."""
     writes = [
