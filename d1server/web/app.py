@@ -39,6 +39,11 @@ _ROUTES_SHOWN: Final = (
     " D1's binding at POST /query and /execute, GET or POST /tokens, DELETE /tokens/{id},"
     " GET /livez, /readyz, /status, /metrics; GET /openapi.json says more"
 )
+_TIME_TRAVEL: Final = "/time_travel/"
+_NO_TIME_TRAVEL: Final = (
+    "Time Travel is not available here: nothing was changed. What an export holds can be restored: "
+    "`d1 export` writes one, and `d1 execute --file` loads it into a new database"
+)
 
 
 def open_app(node: NodeView, front: Front, collectors: Sequence[Collector]) -> web.Application:
@@ -143,6 +148,8 @@ def _refuse_route(request: web.Request, exc: web.HTTPException) -> web.StreamRes
         response.headers["allow"] = allowed
         return response
     if exc.status == 404:
+        if _TIME_TRAVEL in request.path:
+            return to_response(refuse(Fault.ROUTE_UNKNOWN, _NO_TIME_TRAVEL))
         text = f"nothing is served at {request.path}; there is {_ROUTES_SHOWN}"
         return to_response(refuse(Fault.ROUTE_UNKNOWN, text))
     return to_response(refuse(Fault.REQUEST_INVALID, f"{exc.status} {exc.reason}"))

@@ -147,7 +147,7 @@ def test_time_travel_is_refused(nodes: Nodes, wrangler: Wrangler, command: str) 
     _, bookmark = nodes.query(f"past-{command}", "CREATE TABLE t (a)")
     flags = ("--bookmark", bookmark) if command == "restore" else ()
     printed = wrangler.refused("time-travel", command, f"past-{command}", *flags)
-    assert "nothing is served at " in printed
+    assert "Time Travel is not available here" in printed
     assert "[code: 7404]" in printed
     rows, _ = nodes.query(f"past-{command}", "SELECT name FROM sqlite_schema")
     assert rows == [{"name": "t"}]

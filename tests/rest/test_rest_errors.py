@@ -71,3 +71,16 @@ async def test_a_failing_member_undoes_the_batch(nodes: HttpCluster) -> None:
             assert (status, code) == (400, 7500)
             assert message.startswith("UNIQUE constraint failed: t.a: SQLITE_CONSTRAINT")
         assert await node.rows("undone", "SELECT a FROM t") == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("method", "call"), [("GET", "bookmark?timestamp=2026-01-31T00:00:00Z"), ("POST", "restore")]
+)
+async def test_time_travel_says_that_it_is_not_there(
+    nodes: HttpCluster, method: str, call: str
+) -> None:
+    """These words are all that wrangler shows to somebody who wants a database back."""
+    for node in nodes.nodes:
+        status, code, message = (await node.rest(method, f"/any/time_travel/{call}")).error
+        assert (status, code) == (404, 7404)
+        assert message.startswith("Time Travel is not available here: nothing was changed.")
