@@ -32,6 +32,7 @@ import orjson
 from proto import blobs
 from proto.doubles import Rows, dump_doubles
 from proto.errors import RequestInvalid
+from proto.value_count import has_more_values
 
 SqlValue: TypeAlias = int | float | str | bytes | None
 
@@ -46,6 +47,10 @@ _PIECE_BYTES: Final = 64 * 1024  # of text and blobs: a millisecond or two
 
 LARGE_BODY_BYTES: Final = 256 * 1024
 """A larger body takes long to read: it is decoded on a thread."""
+
+VALUES_MAX: Final = 1_000_000
+"""In one body, a blob counted as one: a body of 32 MiB could hold ten times as many, which would be
+gigabytes of Python."""
 
 # What stands around the elements of a successful answer.
 ANSWER_BEGIN: Final = b'{"result":['
@@ -155,7 +160,13 @@ _PLAIN: Final = frozenset({str, float, type(None)})
 def decode_query(body: bytes, dialect: Dialect = _NODE) -> tuple[Statement, ...]:
     """Read a query's statements; the binding's may be an array. Raises `RequestInvalid`."""
     decoder = _BODY_OR_MEMBERS if dialect is _BINDING else _BODY
-    query = _decode_large(body, dialect) if len(body) > LARGE_BODY_BYTES else None
+    query = None
+    if len(body) > LARGE_BODY_BYTES:
+        if has_more_values(body, VALUES_MAX):
+            raise RequestInvalid(
+                f"the body holds more than {VALUES_MAX} values: send the statements in parts"
+            )
+        query = _decode_large(body, dialect)
     if query is None:
         try:
             query = decoder.decode(body)
@@ -275,7 +286,7 @@ def _decode_again(body: bytes, decoder: msgspec.json.Decoder[_Read], error: Exce
     if rb"\u" not in body:
         raise RequestInvalid(f"the body is not JSON: {_json_error(error)}") from None
     try:
-        loaded = json.loads(body, parse_constant=_refuse_constant)
+        loaded = json.loads(body.decode("utf-8", "surrogatepass"), parse_constant=_refuse_constant)
         text = json.dumps(loaded, ensure_ascii=False).encode("utf-8", "surrogatepass")
         return decoder.decode(text.decode("utf-8", "replace"))
     except msgspec.ValidationError as exc:

@@ -4,6 +4,7 @@ Watched are the files in and around their folders, how soon `/livez` answers, an
 """
 
 import asyncio
+import io
 import os
 import subprocess
 import sys
@@ -85,7 +86,7 @@ class NodeProcess:
         self, path: str, body: object, headers: Mapping[str, str] | None = None
     ) -> Reply:
         """Send JSON, or bytes as they are."""
-        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        data = io.BytesIO(body if isinstance(body, bytes) else orjson.dumps(body))
         watch = self.watch()
         async with self._http.post(self.url + path, data=data, headers=headers) as response:
             text = await response.read()

@@ -99,6 +99,22 @@ async def test_bodies_that_are_none(pair: Pair) -> None:
     await pair.unharmed()
 
 
+async def test_values_without_end(pair: Pair) -> None:
+    """A body of allowed size whose values would take a hundred times as much memory is refused.
+
+    Method: `unharmed` bounds what the nodes took, and how soon they answered others meanwhile.
+    """
+    values = b"[]," * 1_500_000 + b"[]"
+    for node in pair:
+        for path in SURFACES:
+            head = {"x-d1-database": "shop"} if path == "/query" else {}
+            for body in (b'{"sql":"SELECT ?","params":[%b]}', b'{"sql":"SELECT 1","more":[%b]}'):
+                reply = await node.post(path, body % values, head)
+                assert reply.json["success"] is False, reply
+                assert path == "/query" or reply.status == 400, reply
+    await pair.unharmed()
+
+
 async def test_what_nobody_knows_does_no_harm(pair: Pair) -> None:
     for node in pair:
         for path, body in HARMLESS.items():
