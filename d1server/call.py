@@ -6,6 +6,7 @@ here; a caller that may repeat a request says so with an idempotency key and a l
 
 import http.client
 import json
+import select
 import socket
 import ssl
 from collections.abc import Mapping
@@ -136,6 +137,8 @@ class NodeConnection:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send one request and return its answer, or raise what went wrong."""
+        if self._was_dropped():
+            self._http.close()
         is_new = self._http.sock is None
         if is_new:
             self._connect()
@@ -160,6 +163,14 @@ class NodeConnection:
     def post(self, path: str, value: object, *, headers: Mapping[str, str] | None = None) -> Reply:
         """Send a value as JSON."""
         return self.call("POST", path, body=encode(value), headers=headers)
+
+    def _was_dropped(self) -> bool:
+        """Whether the node has ended the kept connection, as it does after an idle minute."""
+        if self._http.sock is None:
+            return False
+        poll = select.poll()
+        poll.register(self._http.sock, select.POLLIN)
+        return bool(poll.poll(0))  # nothing is owed: what can be read is the end
 
     def _connect(self) -> None:
         try:

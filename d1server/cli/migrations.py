@@ -118,10 +118,11 @@ def apply(name: str, dry_run: bool, folder: Path) -> None:
             if waiting:
                 node.post(database_path(name, "query"), {"sql": CREATE_TABLE})
             for path in waiting:
-                apply_one(node, name, path, done)
+                has_sql = apply_one(node, name, path, done)
                 done.append(path.name)
                 if not wishes().as_json:
-                    click.echo(f"applied {escaped(path.name)}")
+                    note = "" if has_sql else ", which has no SQL statements"
+                    click.echo(f"applied {escaped(path.name)}{note}")
     if wishes().as_json:
         names = [path.name for path in waiting] if dry_run else done
         print_json({"success": True, "dry_run": dry_run, "migrations": names})
@@ -132,14 +133,15 @@ def apply(name: str, dry_run: bool, folder: Path) -> None:
             click.echo(escaped(path.name))
 
 
-def apply_one(node: NodeConnection, name: str, path: Path, done: Sequence[str]) -> None:
-    """Run one file and note it, exactly once also when an answer is lost."""
+def apply_one(node: NodeConnection, name: str, path: Path, done: Sequence[str]) -> bool:
+    """Run one file and note it, exactly once also when an answer is lost; whether it has SQL."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeError) as exc:
         raise Failure(f"{path} cannot be read: {exc}") from exc
     noted = {"sql": INSERT_APPLIED, "params": [path.name]}
-    batch = [{"sql": text}, noted] if split(text) else [noted]
+    has_sql = bool(split(text))
+    batch = [{"sql": text}, noted] if has_sql else [noted]
     body, key = encode({"batch": batch}), {"Idempotency-Key": uuid.uuid4().hex}
     stands = f"; applied before it: {', '.join(done)}" if done else ""
     lost: NodeRefused | NodeUnreachable | None = None
@@ -147,7 +149,7 @@ def apply_one(node: NodeConnection, name: str, path: Path, done: Sequence[str]) 
         time.sleep(pause_s)
         try:
             node.call("POST", database_path(name, "query"), body=body, headers=key)
-            return
+            return has_sql
         except NodeRefused as exc:
             if exc.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 message = f"{path.name} failed and was undone{stands}\n{advice(exc)}"

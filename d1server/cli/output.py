@@ -21,6 +21,8 @@ UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 NAMED_ESCAPES: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 CODE_DATABASE_UNKNOWN: Final = 7404
 CELL_CHARS_MAX: Final = 200  # on a terminal; a pipe gets everything
+COLUMN_CHARS_MIN: Final = 8  # that a table leaves to a column whose values are longer
+_FRAME_CHARS: Final = 3  # of a table, around a column
 
 
 class Failure(click.ClickException):
@@ -80,7 +82,7 @@ def escaped(text: str) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write rows under their column names."""
+    """Write rows under their column names; as records where a terminal is too narrow for that."""
     if not is_terminal():
         for row in (columns, *rows):
             click.echo("\t".join(cell(value) for value in row))
@@ -89,15 +91,42 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    names = [cell(name) for name in columns]
+    texts = [[shortened(cell(value)) for value in row] for row in rows]
+    if rows and not fits(names, texts, console.width):
+        _print_records(names, texts)
+        return
     table = Table(header_style="bold")
-    for index, name in enumerate(columns):
+    for index, name in enumerate(names):
         is_number = all(isinstance(row[index], int | float | None) for row in rows)
         justify = "right" if rows and is_number else "left"
-        table.add_column(Text(cell(name)), justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in rows:
-        texts = (shortened(cell(value)) for value in row)
-        table.add_row(*(Text(text) for text in texts))
-    Console().print(table)
+        table.add_column(Text(name), justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for shown in texts:
+        table.add_row(*(Text(text) for text in shown))
+    console.print(table)
+
+
+def fits(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Tell whether a table of this width leaves to each column its values, or enough of them."""
+    longest = [max(map(len, values)) for values in zip(names, *rows, strict=True)]
+    return sum(min(chars, COLUMN_CHARS_MIN) + _FRAME_CHARS for chars in longest) < width
+
+
+def print_records(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write each value on a line of its own, behind the name of its column."""
+    _print_records(
+        [escaped(name) for name in columns], [[cell(value) for value in row] for row in rows]
+    )
+
+
+def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    width = max(map(len, names))
+    for number, row in enumerate(rows):
+        if number:
+            click.echo()
+        for name, text in zip(names, row, strict=True):
+            click.echo(f"{name:>{width}} = {text}")
 
 
 def shortened(text: str) -> str:

@@ -96,3 +96,11 @@ def quoted(name: str) -> str:
     """A name as SQL wants it: quoted only if it must be."""
     is_plain = re.fullmatch(r"[A-Za-z_][\w$]*", name, re.ASCII) and name.upper() not in KEYWORDS
     return name if is_plain else '"' + name.replace('"', '""') + '"'
+
+
+def unquoted(name: str) -> str:
+    """A name as SQLite keeps it, which may be written with SQL's quotes around it."""
+    quote = {'"': '"', "[": "]", "`": "`", "'": "'"}.get(name[:1])
+    if quote is None or len(name) < 2 or not name.endswith(quote):
+        return name
+    return name[1:-1].replace(quote * 2, quote)

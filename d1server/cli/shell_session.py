@@ -15,8 +15,8 @@ from typing import Any, Final
 import click
 
 from d1server.call import AnswerForeign, NodeConnection, NodeRefused, NodeUnreachable, database_path
-from d1server.cli.output import advice, cell, escaped, print_table
-from d1server.cli.shell_schema import SELECT_SCHEMA, Schema, read_schema
+from d1server.cli.output import advice, cell, escaped, print_records, print_table
+from d1server.cli.shell_schema import SELECT_SCHEMA, Schema, read_schema, unquoted
 
 MODES: Final = ("table", "json", "csv", "line")
 SESSIONS: Final = ("first-unconstrained", "first-primary")
@@ -25,7 +25,8 @@ _TABLES: Final = (
     " 'sqlite_' AND lower(substr(name, 1, 4)) NOT IN ('_cf_', '_d1_') ORDER BY name"
 )
 _SCHEMA_OF: Final = (
-    "SELECT sql || ';' FROM sqlite_schema WHERE sql IS NOT NULL AND (?1 = '' OR tbl_name = ?1)"
+    "SELECT sql || ';' FROM sqlite_schema WHERE sql IS NOT NULL"
+    " AND (?1 = '' OR tbl_name = ?1 COLLATE NOCASE)"
     " AND lower(substr(tbl_name, 1, 4)) NOT IN ('_cf_', '_d1_')"
     " ORDER BY tbl_name, type = 'table' DESC, name"
 )
@@ -114,19 +115,18 @@ class Session:
     # --- dot commands
 
     def _command(self, text: str) -> None:
-        word, *arguments = text.split()
+        word, *argument = text.rstrip("; \t").split(None, 1)
         command = COMMANDS.get(word)
         if command is None:
             raise Failed(f"there is no {escaped(word)}; .help lists what there is")
-        if len(arguments) > 1:
-            raise Failed(f"usage: {word} {command.usage}")
-        command.run(self, arguments[0].rstrip(";") if arguments else "")
+        command.run(self, argument[0] if argument else "")
 
     def tables(self, _argument: str) -> None:
         for (name,) in self._ask(_TABLES)[0]["results"]["rows"]:
             click.echo(escaped(name))
 
     def show_schema(self, table: str) -> None:
+        table = unquoted(table)
         rows = self._ask(_SCHEMA_OF, table)[0]["results"]["rows"]
         if table and not rows:
             raise Failed(f"there is no table {escaped(table)}")
@@ -217,19 +217,10 @@ def _csv_value(value: object) -> object:
     return cell(value) if isinstance(value, list) else "" if value is None else value
 
 
-def _print_lines(columns: Columns, rows: Rows) -> None:
-    width = max(len(escaped(column)) for column in columns)
-    for number, row in enumerate(rows):
-        if number:
-            click.echo()
-        for column, value in zip(columns, row, strict=True):
-            click.echo(f"{escaped(column):>{width}} = {cell(value)}")
-
-
 _PRINTERS: Final[Mapping[str, Callable[[Columns, Rows], None]]] = {
     "table": print_table,
     "json": _print_json,
     "csv": _print_csv,
-    "line": _print_lines,
+    "line": print_records,
 }
 assert tuple(_PRINTERS) == MODES

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from d1server.call import NodeConnection
 from d1server.cli import command_line, loading
 from d1server.cli import execute as execute_module
 from d1server.config import NodeConfig, Role
@@ -39,6 +40,8 @@ class StandInNode:
     """Answers with what `answer` returns: (status, value for JSON, headers), or hangs up."""
 
     url: str = ""
+    hangs_up: bool = False  # after each answer, without a word in it
+    has_hung_up: threading.Event = field(default_factory=threading.Event)
     asked: list[Asked] = field(default_factory=list)
     answer: Callable[[Asked], tuple[int, object, dict[str, str]] | None] = field(
         default=lambda _: (200, {"result": None, "success": True}, {})
@@ -76,13 +79,19 @@ def node() -> Iterator[StandInNode]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+            self.close_connection = self.close_connection or stand_in.hangs_up
 
         do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def shutdown_request(self, request: Any) -> None:
+            super().shutdown_request(request)
+            stand_in.has_hung_up.set()
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     stand_in.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -106,6 +115,17 @@ def rows(columns: list[str], *values: list[object], changes: int = 0) -> dict[st
 def refused(code: int, message: str, **more: object) -> dict[str, object]:
     errors = [{"code": code, "message": message, **more}]
     return {"result": [], "success": False, "errors": errors, "messages": []}
+
+
+def test_a_connection_that_the_node_has_ended_is_opened_again(node: StandInNode) -> None:
+    """Nodes do so after a minute: the next statement of somebody at a shell must not fail."""
+    node.hangs_up = True
+    with NodeConnection(node.url) as connection:
+        for _ in range(3):
+            node.has_hung_up.clear()
+            connection.post("/db/shop/query", {"sql": "UPDATE t SET a = 1"})
+            assert node.has_hung_up.wait(20)
+    assert len(node.asked) == 3
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,11 @@ async def test_files_are_applied_once_and_in_order(tmp_path: Path) -> None:
         done = await run("migrations", "apply", "shop")
         assert done.exit_code == 1
         applied = "0001_first.sql, 2_second.sql, 0003_empty.sql"
+        assert done.stdout.splitlines() == [
+            "applied 0001_first.sql",
+            "applied 2_second.sql",
+            "applied 0003_empty.sql, which has no SQL statements",
+        ]
         assert f"0010_last.sql failed and was undone; applied before it: {applied}" in done.stderr
         done = await run("execute", "shop", "-c", "SELECT a FROM t")
         assert done.stdout == "a\n2\n"

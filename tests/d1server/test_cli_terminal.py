@@ -12,6 +12,12 @@ from d1server.cli.output import print_table
 rows = [[1, "Bj\\u00f6rn [red]x"], [20, "a\\x1b]0;title\\x07b"], [3, "y" * 300]]
 print_table(["id", "na[b]me"], rows)
 """
+WIDE = """
+from d1server.cli.output import print_table
+names = [f"column {number}" for number in range(1, 19)]
+print_table(names, [["a b " * 30] * 18, ["\\x1b[2J"] * 18])
+print_table(["id", *names[:5]], [[1, *["a long value"] * 5]])
+"""
 BAR = """
 from d1server.cli.progress import Bar, working
 with Bar("loading", 1000) as bar:
@@ -50,6 +56,15 @@ def test_rows_are_a_table_and_stay_text() -> None:
     assert 190 <= shown.count("y") <= 201
     assert "\u2026" in shown
     assert "\u2502 20 \u2502" in shown
+
+
+def test_rows_that_are_too_wide_for_a_table_are_records() -> None:
+    """Eighteen columns in eighty characters would have two each."""
+    shown = on_terminal(WIDE).splitlines()
+    assert shown[0].startswith(" column 1 = a b a b")
+    assert sum(line.startswith("column 18 = ") for line in shown) == 2
+    assert "column 18 = \\u{1b}[2J" in shown
+    assert any("\u2502" in line and "a long" in line for line in shown)  # six have enough
 
 
 def test_long_work_shows_progress() -> None:

@@ -116,6 +116,8 @@ async def test_a_pipe_is_run_statement_by_statement(tmp_path: Path) -> None:
         assert lines[17].startswith("bookmark 00000001-")
         assert lines[18] == "n = 2"
 
+        for name in ("T", '"t"', "[t];", "t ;"):
+            assert "CREATE TABLE t(" in (await run("shell", "shop", stdin=f".schema {name}")).stdout
         done = await run("shell", "shop", "--json", stdin="SELECT 1 AS a;")
         assert json.loads(done.stdout) == [{"a": 1}]
         done = await run("shell", "shop", stdin="SELECT 1 AS a;\nSELEC;\nSELECT 2;")
