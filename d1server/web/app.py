@@ -107,10 +107,11 @@ def _open_boundary(front: Front) -> Middleware:
 async def _answer_or_refuse(
     front: Front, request: web.Request, handler: Handler
 ) -> web.StreamResponse:
-    if request.version < (1, 1) and hdrs.TRANSFER_ENCODING in request.headers:
-        # No reader of HTTP/1.0 agrees with the next one on where such a request ends.
+    if hdrs.TRANSFER_ENCODING in request.headers and not _is_plainly_chunked(request):
+        # No two readers of HTTP are sure to agree on where such a request ends.
         return _refuse_and_close(
-            Fault.REQUEST_INVALID, "Transfer-Encoding needs HTTP/1.1: send Content-Length"
+            Fault.REQUEST_INVALID,
+            "Transfer-Encoding: send it once, as chunked, with HTTP/1.1 and no Content-Length",
         )
     try:
         front.admission.admit_request(request)
@@ -125,6 +126,15 @@ async def _answer_or_refuse(
         raise  # the client is gone: aiohttp's to clean up
     except Exception as exc:
         return to_response(answer_exception(exc))
+
+
+def _is_plainly_chunked(request: web.Request) -> bool:
+    codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
+    return (
+        request.version >= (1, 1)
+        and [coding.strip().lower() for coding in codings] == ["chunked"]
+        and hdrs.CONTENT_LENGTH not in request.headers
+    )
 
 
 def _refuse_stranger(request: web.Request, answer: Answer) -> web.StreamResponse:
