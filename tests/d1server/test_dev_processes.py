@@ -29,7 +29,8 @@ pytestmark = pytest.mark.timeout(300)
 def running_dev(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """Start the three nodes and yield the process and what it printed when they were ready."""
     command = [*PROGRAM, "dev", "--port", str(port), "--data-dir", str(folder), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    env = os.environ | {"D1SERVER_READ_WAIT_S": str(EVENT_S_MAX)}  # replicas answer, if late
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
         try:
             yield process, json.loads(process.stdout.readline())

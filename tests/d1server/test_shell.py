@@ -104,6 +104,10 @@ async def test_a_pipe_is_run_statement_by_statement(tmp_path: Path) -> None:
             return await asyncio.to_thread(d1server, *words, *base, stdin=stdin)
 
         await run("db", "create", "shop")
+        async with asyncio.timeout(EVENT_S_MAX):  # until the replica itself has it
+            asked = ".timer on\nSELECT 1;"
+            while "; replica (" not in (await run("shell", "shop", stdin=asked)).stdout:
+                pass
         done = await run("shell", "shop", stdin=PIPE.replace(" .tables\n", "\n"))
         assert done.exit_code == 0, done.output
         lines = done.stdout.splitlines()

@@ -65,7 +65,7 @@ def pair_of(
         name="replica",
         region="WEUR",
         replication_token=replication_token,
-        **settings,
+        **{"read_wait_s": EVENT_S_MAX} | settings,
     )
     return primary, replica
 
