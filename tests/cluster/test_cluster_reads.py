@@ -1,12 +1,15 @@
 """Reads on replicas: sessions, waits, and what becomes of them when the link is slow."""
 
 import asyncio
+import threading
 import time
 
 import pytest
 
 from d1server.query import OnTimeout
+from engine.log_reader import LogReader
 from proto.tokens import Bookmark, CommitToken
+from replica.applier import Applier
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, Reply
 from tests.waiting import SOON_S_MAX, until
 
@@ -248,3 +251,30 @@ async def test_errors_on_a_replica_carry_a_bookmark_of_what_they_saw(cluster: Cl
             assert reply.status == 400
             assert "no such table" in reply.message
             assert reply.bookmark is not None
+
+
+async def test_a_read_waits_for_what_is_in_the_log_and_not_yet_applied(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replica has the commit of the bookmark, and no reader sees it.
+
+    Method: a commit too large for the event loop is held up on its way from the log to the file.
+    """
+    replica = cluster.replicas[0]
+    holding, release = threading.Event(), threading.Event()
+    apply_chunk = Applier._apply_chunk
+
+    def held(self: Applier, reader: LogReader) -> int:
+        holding.set()
+        release.wait()
+        return apply_chunk(self, reader)
+
+    monkeypatch.setattr(Applier, "_apply_chunk", held)
+    try:
+        session = await cluster.primary.run("INSERT INTO t VALUES (randomblob(1500000))")
+        await until(lambda: replica.replica_of().position == session, "the commit in its log")
+        await until(holding.is_set, "on its way into the file")
+        read = await waiting_read(replica, session)
+    finally:
+        release.set()
+    assert (await read).value == 1

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 
 from d1server.transfers import jobs
@@ -179,6 +180,25 @@ async def test_a_file_that_is_ingested_twice_at_once_runs_once(tmp_path: Path) -
         for told in twice:
             assert (await polled(primary, told))["status"] == "complete"
         assert (await primary.sql("SELECT count(*) FROM u")).value == 1000
+
+
+async def test_an_import_that_cannot_be_noted_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room in `node.db` when it begins: refused, and the next one is not told to wait for it."""
+    async with running_cluster(tmp_path) as cluster:
+        primary = await cluster.add_primary()
+        await cluster.create()
+        body = await uploaded(primary, many_rows(10))
+
+        async def full(*_: object) -> None:
+            raise aiosqlite.OperationalError("database or disk is full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(primary.primary.transfers.imports.db, "run", full)
+            reply = await primary.administer("import", "shop", body)
+            assert (reply.status, "disk is full" in reply.message) == (503, True)
+        assert (await polled(primary, await call(primary, body)))["status"] == "complete"
 
 
 async def test_writes_wait_for_an_import_and_reads_do_not(
