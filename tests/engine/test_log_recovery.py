@@ -332,6 +332,10 @@ def test_a_segment_of_another_history_is_reported(tmp_path: Path) -> None:
     assert log.head == heads[0]
     with pytest.raises(LogCorrupt, match="does not follow"):
         log.verify()
+    reader = log.reader(GENESIS)
+    with pytest.raises(LogCorrupt, match="stands where"):
+        reader.next(1 << 30)
+    reader.close()
     log.close()
 
 
