@@ -217,6 +217,13 @@ async def test_what_is_not_the_primary_s_history_is_not_shown(
     assert await fed.read(COUNT) == [(2,)]
 
 
+async def copy_in_vain(fed: Following) -> None:
+    """A copy that fails, and is asked for again."""
+    asked = fed.copies_wanted
+    await fed.copy()
+    await until(lambda: fed.copies_wanted > asked, "asked again")
+
+
 async def test_a_copy_that_fails_is_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,12 +234,10 @@ async def test_a_copy_that_fails_is_asked_for_again(
         await fed.feed()
         await fed.reached(2)
         fed.database.stop_because(ValueError("told to"))
-        await until(lambda: fed.copies_wanted == 1, "asked")
+        await until(lambda: fed.copies_wanted > 0, "asked")
         with disk.broken():
-            await fed.copy()
-            await until(lambda: fed.copies_wanted == 2, "asked again")
-            await fed.copy()
-            await until(lambda: fed.copies_wanted == 3, "and again")
+            for _ in range(2):
+                await copy_in_vain(fed)
         await fed.copy()
         await fed.equal()
         assert not fed.database.problem
