@@ -543,6 +543,17 @@ async def test_stranger_at_the_link_learns_nothing(cluster: Cluster, tmp_path: P
     assert not [door for door in primary.primary._doors if door.is_welcome]
 
 
+async def test_replica_of_another_cluster_is_refused(cluster: Cluster) -> None:
+    """It would drop what it has for what is here."""
+    await cluster.add_primary()
+    address = cluster.primary.primary.replication_address
+    for belongs, answer in (("another", Refuse), ("", Welcome)):
+        hello = Hello(PROTOCOL_VERSION, belongs, "replica-x", "WEUR", "")
+        said = await said_to(address, encode_message(hello))
+        assert isinstance(said[0], answer), said
+        assert answer is Welcome or "belongs to the cluster another" in str(said[0])
+
+
 async def test_stranger_cannot_fill_the_memory(cluster: Cluster, tmp_path: Path) -> None:
     """A frame that says it is long is refused before it is read."""
     await made(tmp_path, "replicate")

@@ -6,6 +6,7 @@ import pytest
 
 from d1server import primary_queries, replica_door
 from primary.database import PrimaryDatabase
+from primary.idempotency import IdempotencyKey
 from tests.cluster.running_cluster import Cluster, NodeUnderTest, Reply
 from tests.waiting import until
 
@@ -287,3 +288,10 @@ async def test_a_replica_may_not_have_too_many_requests_under_way(
     for _ in range(50):  # what was answered does not count any more
         assert (await replica.sql("INSERT INTO t VALUES (4)")).status == 200
     assert (await cluster.primary.sql(COUNT)).value == 51
+
+
+def test_a_key_is_of_one_form_of_answer() -> None:
+    """The same body to another route is another request: its answer looks otherwise."""
+    of_query, of_raw = (IdempotencyKey.of("key", form, b"{}") for form in ("query", "raw"))
+    assert of_query == IdempotencyKey.of("key", "query", b"{}")
+    assert of_query != of_raw
