@@ -121,7 +121,9 @@ async def test_a_pipe_is_run_statement_by_statement(tmp_path: Path) -> None:
         assert lines[18] == "n = 2"
 
         for name in ("T", '"t"', "[t];", "t ;"):
-            assert "CREATE TABLE t(" in (await run("shell", "shop", stdin=f".schema {name}")).stdout
+            asked = f".bookmark first-primary\n.schema {name}"
+            done = await run("shell", "shop", stdin=asked)
+            assert "CREATE TABLE t(" in done.stdout, (name, done.stderr)
         done = await run("shell", "shop", "--json", stdin="SELECT 1 AS a;")
         assert json.loads(done.stdout) == [{"a": 1}]
         done = await run("shell", "shop", stdin="SELECT 1 AS a;\nSELEC;\nSELECT 2;")
