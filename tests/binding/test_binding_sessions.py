@@ -107,8 +107,11 @@ async def test_a_read_waits_for_its_token(tmp_path: Path) -> None:
         assert answer.results[0]["rows"] == [[1]]
 
 
-async def test_without_a_primary_the_error_is_one_to_try_again(tmp_path: Path) -> None:
+async def test_without_a_primary_the_error_is_one_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """D1's documentation has clients look for this text before they send a query again."""
+    monkeypatch.setattr("replica.redial.HELD_S", 0.3)  # it does not come back
     async with http_cluster(tmp_path) as nodes:
         await nodes.create("shop", "CREATE TABLE t(a)")
         await nodes.cluster.primary.stop()

@@ -100,8 +100,9 @@ async def test_what_a_replica_read_comes_to_the_primary(tmp_path: Path) -> None:
         await until_told(primary, 5)
 
 
-async def test_a_broken_link_loses_nothing(tmp_path: Path) -> None:
+async def test_a_broken_link_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ran meanwhile is kept, over a restart too; whoever asks is told to come again."""
+    monkeypatch.setattr("replica.redial.HELD_S", 0.3)  # it does not come back
     async with running_cluster(tmp_path) as cluster:
         primary, replica = await a_table(cluster)
         await read(replica, 1)

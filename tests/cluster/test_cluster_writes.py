@@ -40,8 +40,11 @@ async def test_a_write_may_speak_of_what_the_replica_has_not_seen(cluster: Clust
     assert (await cluster.primary.sql("SELECT b FROM t")).value == 7
 
 
-async def test_what_a_replica_refuses_is_refused_without_the_primary_too(cluster: Cluster) -> None:
+async def test_what_a_replica_refuses_is_refused_without_the_primary_too(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It asks there first, and where it cannot, what it knows itself must do."""
+    monkeypatch.setattr("replica.redial.HELD_S", 0.3)  # it does not come back
     replica = cluster.replicas[0]
     with replica.link.cut():
         await until(lambda: not replica.is_following, "the loss noticed")

@@ -74,8 +74,9 @@ async def test_a_failing_batch_leaves_nothing(shops: tuple[D1Database, D1Databas
 
 
 async def test_without_its_primary_a_replica_reads_and_refuses_writes(
-    cluster: Cluster, shops: tuple[D1Database, D1Database]
+    cluster: Cluster, shops: tuple[D1Database, D1Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("replica.redial.HELD_S", 0.3)  # it does not come back
     replica = shops[1]
     session = replica.with_session()
     await session.prepare("INSERT INTO t (x) VALUES (1)").run()
