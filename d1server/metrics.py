@@ -30,6 +30,7 @@ class HttpMeter:
         "answers",
         "aside",
         "connections_refused",
+        "dropped_unread",
         "handed_over",
         "later",
         "now",
@@ -43,6 +44,9 @@ class HttpMeter:
         self.aside = Histogram()  # through aiohttp
         self.handed_over = 0  # connections given to aiohttp
         self.connections_refused = 0
+        self.dropped_unread = (
+            0  # connections, as the answers that clients left took too much memory
+        )
         self.timeouts = 0  # connections closed for being slow or idle
 
 
@@ -90,6 +94,11 @@ class HttpCollector(Collector):
             "d1server_http_connections_refused",
             "Connections refused because too many were open.",
             meter.connections_refused,
+        )
+        yield CounterMetricFamily(
+            "d1server_http_dropped_unread",
+            "Connections dropped because clients left too much of their answers unread.",
+            meter.dropped_unread,
         )
         yield CounterMetricFamily(
             "d1server_http_timeouts", "Connections closed as slow or idle.", meter.timeouts

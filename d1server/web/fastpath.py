@@ -132,24 +132,35 @@ class FastConnection(asyncio.Protocol):
         """A write is done and its answer waits for the disk."""
         return self._phase is _ANSWERING and self._request is None
 
+    @property
+    def idle_since(self) -> float:
+        """When its last request was answered; NEVER while it has one."""
+        return self.deadline - IDLE_S_MAX if self._phase is _IDLE else NEVER
+
+    @property
+    def unread_bytes(self) -> int:
+        """What the client has not taken yet of its answers."""
+        return self._transport.get_write_buffer_size()
+
     # What the transport reports.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         front = self._front
         self._transport = cast(asyncio.Transport, transport)
-        if front.stops or len(front.clients) >= front.limits.connections_max:
+        now = monotonic()
+        if front.stops or not front.has_room(now):
             front.meter.connections_refused += 1
             self._refuse(Fault.OVERLOADED, "too many connections are open: try again in a second")
             self._transport.close()
             return
         front.clients.add(self)
         self._phase = _IDLE
-        self.deadline = monotonic() + IDLE_S_MAX
+        self.deadline = now + IDLE_S_MAX
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._phase = _CLOSED
         self._rest.clear()
-        self._front.clients.discard(self)
+        self._front.on_lost(self)
         if self._request is not None:
             self._request.cancel()
 
@@ -173,8 +184,10 @@ class FastConnection(asyncio.Protocol):
             self._transport.pause_reading()
             self._unsent_bytes = self._transport.get_write_buffer_size()
             self.deadline = monotonic() + WRITE_STALL_S_MAX
+        self._front.on_slow(self)
 
     def resume_writing(self) -> None:
+        self._front.unread.discard(self)
         if self._phase is _BLOCKED:
             self._continue()
 
@@ -293,7 +306,7 @@ class FastConnection(asyncio.Protocol):
         """Give the connection and all bytes not consumed yet to aiohttp, for good."""
         front, transport = self._front, self._transport
         self._phase = _CLOSED
-        front.clients.discard(self)
+        front.on_lost(self)
         front.meter.handed_over += 1
         protocol = self._open_aiohttp()
         transport.set_protocol(protocol)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class HandedConnection(web.RequestHandler):
     """A connection that the fast path has given away."""
 
-    __slots__ = ("_busy", "_front", "_unsent_bytes", "deadline")
+    __slots__ = ("_busy", "_front", "_idle_since", "_unsent_bytes", "deadline")
 
     def __init__(self, manager: web.Server, front: Front) -> None:
         super().__init__(
@@ -45,16 +45,18 @@ class HandedConnection(web.RequestHandler):
         self._busy = False  # between `begin_request` and `end_request`
         self._unsent_bytes = 0
         self.deadline = NEVER
+        self._idle_since = NEVER
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._front.clients.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._front.clients.discard(self)
+        self._front.on_lost(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._idle_since = NEVER
         if not self._busy and self.deadline == NEVER:
             self.deadline = monotonic() + HEAD_S_MAX  # `begin_request` lifts it
         super().data_received(data)
@@ -62,21 +64,25 @@ class HandedConnection(web.RequestHandler):
     def begin_request(self) -> None:
         """A whole head is here, and its handler begins."""
         self._busy = True
+        self._idle_since = NEVER
         if not self.writing_paused:
             self.deadline = NEVER
 
     def end_request(self) -> None:
         """The handler is done."""
         self._busy = False
+        self._idle_since = monotonic()
 
     def pause_writing(self) -> None:
         super().pause_writing()
         if self.transport is not None:
             self._unsent_bytes = self.transport.get_write_buffer_size()
         self.deadline = monotonic() + WRITE_STALL_S_MAX
+        self._front.on_slow(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._front.unread.discard(self)
         self.deadline = NEVER
 
     def on_deadline(self, now: float) -> None:
@@ -95,6 +101,16 @@ class HandedConnection(web.RequestHandler):
     def owes_answer(self) -> bool:
         """No: aiohttp's own clean-up waits for its handlers."""
         return False
+
+    @property
+    def idle_since(self) -> float:
+        """When its last request was answered; NEVER while it has one."""
+        return NEVER if self._busy or self.writing_paused else self._idle_since
+
+    @property
+    def unread_bytes(self) -> int:
+        """What the client has not taken yet of its answers."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def stop_when_answered(self) -> None:
         self.close()

@@ -14,6 +14,7 @@ HEAD_BYTES_MAX: Final = 8190  # what aiohttp takes in one header; more goes ther
 HEADERS_MAX: Final = 100  # below aiohttp's 128, so that a head it refuses is never served here
 HEAD_S_MAX: Final = 10.0  # from the first byte of a head to its last
 IDLE_S_MAX: Final = 75.0  # longer than the 60 s after which common proxies drop their side
+IDLE_S_MIN: Final = 5.0  # idle for less, a connection is not closed to make room for another
 BODY_S_MAX: Final = 20.0  # to begin with; then see `body_s_max`
 BODY_BYTES_PER_S_MIN: Final = 16 * KIB  # a 32 MiB body may take half an hour on a bad line
 WRITE_STALL_S_MAX: Final = 20.0  # a client that takes less than WRITE_BYTES_MIN in it is dropped
@@ -33,6 +34,7 @@ class HttpLimits:
 
     body_bytes_max: int = 32 * MIB
     bodies_bytes_max: int = 128 * MIB  # large bodies in memory at once; later ones wait their turn
+    unread_bytes_max: int = 256 * MIB  # of answers that clients are slow to take, all together
     connections_max: int = 4096  # one descriptor and up to ~200 KiB each
     stop_s_max: float = 3.0  # for requests in flight when the node stops
 

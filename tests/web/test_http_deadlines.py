@@ -15,6 +15,7 @@ from d1server.web.limits import (
     BODY_S_MAX,
     HEAD_S_MAX,
     IDLE_S_MAX,
+    IDLE_S_MIN,
     LINGER_S_MAX,
     HttpLimits,
     body_s_max,
@@ -120,6 +121,52 @@ async def test_a_client_that_does_not_read_from_aiohttp_is_dropped(front: Front)
         while front.clients:  # it goes on for as long as the sockets still take something
             front.sweep(_deadline(front))
             await asyncio.sleep(0.01)
+
+
+async def test_answers_that_nobody_takes_are_bounded_together(node: MemoryNode) -> None:
+    """On both kinds of connection the largest go, before any deadline; others are served.
+
+    Method: ask for far more than the socket buffers hold, of each client, and read nothing.
+    """
+    limits = HttpLimits(unread_bytes_max=2**23)
+    values = "hex(zeroblob(900000)) || hex(zeroblob(90000))"
+    sql = f"SELECT {', '.join(f'{values} AS c{i}' for i in range(5))}"
+    async with serving(node, "127.0.0.1", 0, limits=limits) as front, AsyncExitStack() as clients:
+        for path in ["/db/shop/query", "/db/shop/query/"] * 4:
+            client = await clients.enter_async_context(connected(front.address, 4096))
+            client.send(*[query(sql, path=path)] * 3)
+            assert _unread_bytes(front) <= limits.unread_bytes_max
+        await wait_until(lambda: front.meter.dropped_unread >= 6)
+        assert 0 < _unread_bytes(front) <= limits.unread_bytes_max
+        async with connected(front.address) as other:
+            assert rows(await other.exchange(query("SELECT 1 AS a"))) == [{"a": 1}]
+
+
+def _unread_bytes(front: Front) -> int:
+    return sum(client.unread_bytes for client in front.unread)
+
+
+async def test_connections_idle_for_long_make_room(node: MemoryNode) -> None:
+    """Who says nothing does not keep others out; who waits for an answer stays."""
+    limits = HttpLimits(connections_max=3)
+    async with serving(node, "127.0.0.1", 0, limits=limits) as front, AsyncExitStack() as clients:
+
+        async def another() -> RawClient:
+            return await clients.enter_async_context(connected(front.address))
+
+        one, two, three = await another(), await another(), await another()
+        await one.exchange(query("SELECT 1"))
+        await two.exchange(GET_HEAD, b"\r\n")
+        with node.held():
+            three.send(query("SELECT 1 AS a"))
+            await wait_until(lambda: node.waiting)
+            now = monotonic()
+            assert not front.has_room(now)
+            assert front.has_room(now + IDLE_S_MIN)
+            assert await one.is_closed()
+            assert await two.is_closed()
+            assert (await (await another()).exchange(GET_HEAD, b"\r\n")).status == 200
+        assert rows(await three.response()) == [{"a": 1}]
 
 
 def test_patience_with_a_body_grows_with_what_came() -> None:
