@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -68,26 +69,26 @@ def started(
                 process.kill()
 
 
-@contextlib.contextmanager
 def primary(
     folder: Path, listen: Address, link: Address, *flags: str, **more: Any
-) -> Iterator[OperatedNode]:
+) -> AbstractContextManager[OperatedNode]:
     """Run a primary in `folder`; it serves when the block begins."""
-    words = ["primary", "--data-dir", str(folder), "--listen", str(listen)]
-    words += ["--replication", str(link), "--name", folder.name, *flags]
-    with started(folder.with_suffix(".log"), *words, **more) as node:
-        node.wait_for(" serves ")
-        yield node
+    return _serving("primary", folder, listen, "--replication", str(link), *flags, **more)
+
+
+def replica(
+    folder: Path, listen: Address, link: Address, *flags: str, **more: Any
+) -> AbstractContextManager[OperatedNode]:
+    """Run a replica in `folder`; it serves when the block begins."""
+    return _serving("replica", folder, listen, "--primary", str(link), *flags, **more)
 
 
 @contextlib.contextmanager
-def replica(
-    folder: Path, listen: Address, link: Address, *flags: str, **more: Any
+def _serving(
+    role: str, folder: Path, listen: Address, *flags: str, **more: Any
 ) -> Iterator[OperatedNode]:
-    """Run a replica in `folder`; it serves when the block begins."""
-    words = ["replica", "--data-dir", str(folder), "--listen", str(listen)]
-    words += ["--primary", str(link), "--name", folder.name, *flags]
-    with started(folder.with_suffix(".log"), *words, **more) as node:
+    words = [role, "--data-dir", str(folder), "--listen", str(listen), "--name", folder.name]
+    with started(folder.with_suffix(".log"), *words, *flags, **more) as node:
         node.wait_for(" serves ")
         yield node
 

@@ -181,7 +181,7 @@ async def test_first_commits_that_are_not_the_first_make_nothing(fed: Following)
     await fed.write("INSERT INTO t VALUES (1)")
     parts = await fed.parts()
     fed.database.receive([part.raw for part in parts[1:]])
-    await until(lambda: fed.copies_wanted == 1, "asked for a copy")
+    await until(lambda: fed.copies_wanted > 0, "asked for a copy")
     assert not fed.database.is_here
     await fed.copy()
     await fed.equal()
@@ -210,7 +210,7 @@ async def test_what_is_not_the_primary_s_history_is_not_shown(
         fed.database.receive([parts[0].raw])
     await until(lambda: not fed.database.is_here, "stopped")
     assert fed.database.applied == 2
-    await until(lambda: fed.copies_wanted == 1, "a copy asked for")
+    await until(lambda: fed.copies_wanted > 0, "a copy asked for")
     await fed.copy()
     await fed.equal()
     assert not fed.database.problem
@@ -278,7 +278,7 @@ async def test_a_copy_that_cannot_be_made_durable_leaves_nothing(
         await fed.feed()
         await fed.reached(2)
         await fed.copy()
-        await until(lambda: fed.copies_wanted == 1, "asked again")
+        await until(lambda: fed.copies_wanted > 0, "asked again")
         assert not disk.failures
         assert not [path for path in disk.opened.values() if COPY_SUFFIX in str(path)]
         assert not left_of_copies(fed)
@@ -487,7 +487,7 @@ async def test_a_log_that_cannot_be_written_stops_the_database(
         disk.fail_syncs(1)
         await fed.write("INSERT INTO t VALUES (1)")
         await fed.feed()
-        await until(lambda: fed.copies_wanted == 1, "a copy asked for")
+        await until(lambda: fed.copies_wanted > 0, "a copy asked for")
         await fed.copy()
         await fed.equal()
 
